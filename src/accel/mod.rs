@@ -1,0 +1,152 @@
+//! Accelerators: what executes the guest's instructions.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crate::bus::{GuestBus, LineSink};
+use crate::cpu::CpuState;
+use crate::mem::RamRange;
+
+/// Why an accelerator cannot do something.
+#[derive(Debug, thiserror::Error)]
+pub enum AccelError {
+    /// The host's kernel or hardware refused.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried ("KVM_CREATE_VM").
+        what: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The accelerator has no such thing.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// Why a vCPU stopped running.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Its kicker was called, or a signal came.
+    Kicked,
+    /// It is halted and waits for an interrupt (only where interrupts are delivered by us).
+    Halted,
+    /// Triple fault.
+    Shutdown,
+    /// A breakpoint or single step that the debugger asked for.
+    Debug,
+    /// The accelerator cannot go on; the text names the instruction's bytes, address and mode.
+    InternalError(String),
+}
+
+/// Which writes an ioeventfd takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoEvent {
+    /// Writes to a port.
+    Port {
+        /// The port.
+        port: u16,
+        /// Width in bytes; 0 for any.
+        len: u8,
+        /// Only this value, if given.
+        value: Option<u64>,
+    },
+    /// Writes to a memory address.
+    Mmio {
+        /// Guest physical address.
+        gpa: u64,
+        /// Width in bytes; 0 for any.
+        len: u8,
+        /// Only this value, if given.
+        value: Option<u64>,
+    },
+}
+
+/// A machine's means of execution.
+pub trait Accelerator: Send + Sync {
+    /// "kvm", "tcg", "qtest".
+    fn name(&self) -> &'static str;
+
+    /// The RAM and ROM of the guest are now these (sorted, disjoint, page aligned). Called under the board lock.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn set_memory(&self, ranges: &[RamRange]) -> Result<(), AccelError>;
+
+    /// Marks the pages that the guest wrote since the last call, in the bitmap of each tracked block.
+    fn sync_dirty(&self);
+
+    /// Makes vCPU `index` (also its position in the topology). Called on the thread that will run it.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn create_vcpu(&self, index: u32) -> Result<Box<dyn Vcpu>, AccelError>;
+
+    /// The in-kernel interrupt controllers: input n is global system interrupt n. `None`: the machine emulates them.
+    fn irqchip(&self) -> Option<Arc<dyn LineSink>>;
+
+    /// Lets `fd` (an eventfd) take matching writes instead of an exit.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn add_ioevent(&self, event: IoEvent, fd: BorrowedFd<'_>) -> Result<(), AccelError>;
+
+    /// Undoes [`Accelerator::add_ioevent`].
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn remove_ioevent(&self, event: IoEvent, fd: BorrowedFd<'_>) -> Result<(), AccelError>;
+
+    /// Lets `fd` (an eventfd) raise a global system interrupt; with `resample`, a level-triggered one whose
+    /// end-of-interrupt signals that eventfd.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn add_irqfd(&self, gsi: u32, fd: BorrowedFd<'_>, resample: Option<BorrowedFd<'_>>) -> Result<(), AccelError>;
+
+    /// The machine stopped: guest-visible clocks stand still.
+    fn machine_stopped(&self) {}
+
+    /// The machine runs on.
+    fn machine_started(&self) {}
+}
+
+/// One virtual processor. It stays on the thread that made it.
+pub trait Vcpu {
+    /// Runs until something needs the machine's attention; device accesses go to `bus` meanwhile.
+    ///
+    /// # Errors
+    /// The host refuses to run the vCPU at all.
+    fn run(&mut self, bus: &dyn GuestBus) -> Result<Exit, AccelError>;
+
+    /// All registers.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn state(&mut self) -> Result<CpuState, AccelError>;
+
+    /// Replaces all registers.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn set_state(&mut self, state: &CpuState) -> Result<(), AccelError>;
+
+    /// The power-on state: the bootstrap processor at the reset vector, others waiting for INIT and SIPI.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn reset(&mut self) -> Result<(), AccelError>;
+
+    /// Raises a non-maskable interrupt.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn inject_nmi(&mut self) -> Result<(), AccelError>;
+
+    /// The guest physical address behind a linear address, by the vCPU's present page tables.
+    fn translate(&mut self, gva: u64) -> Option<u64>;
+
+    /// What makes [`Vcpu::run`] return soon, from any thread, even if it is called just before the vCPU enters.
+    fn kicker(&self) -> Arc<dyn Fn() + Send + Sync>;
+}

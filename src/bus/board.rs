@@ -1,0 +1,924 @@
+//! The board: owns the devices, dispatches accesses to them, and keeps the maps.
+//!
+//! One lock, [`BoardCell::lock`], covers everything here. Whoever holds it must not wait for another thread.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::mem::{Backing, FlatRange, MappingId, MemoryMap, PAGE_SIZE, RamBlock, RamRange};
+
+use super::device::{At, Decode, Device, DeviceId, Region, Reset, Token, Width};
+use super::pci::{BarKind, ConfigChange, PciAddress};
+use super::ports::{PortId, PortMap, PortRange, PortTarget};
+
+/// What answers in a memory-mapped range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MmioTarget {
+    /// The device.
+    pub device: DeviceId,
+    /// Its region.
+    pub region: Region,
+    /// The widths it decodes.
+    pub decode: Decode,
+}
+
+/// What is behind a base address register.
+#[derive(Clone, Debug)]
+enum BarMapping {
+    Port(PortId),
+    Memory(MappingId),
+}
+
+/// A typed name of a device of a board.
+pub struct DeviceRef<T> {
+    id: DeviceId,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> DeviceRef<T> {
+    /// The untyped name.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+}
+
+impl<T> Clone for DeviceRef<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for DeviceRef<T> {}
+
+impl<T> fmt::Debug for DeviceRef<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
+
+struct Slot {
+    name: String,
+    device: Option<Box<dyn Device>>,
+    pci: Option<PciSlot>,
+}
+
+struct PciSlot {
+    address: PciAddress,
+    bars: [Option<BarMapping>; 7],
+}
+
+enum Change {
+    MemoryEnabled(MappingId, bool),
+    MemoryStart(MappingId, u64),
+    MemoryBacking(MappingId, Backing<MmioTarget>),
+    PortsEnabled(PortId, bool),
+    PortsBase(PortId, u16),
+}
+
+#[derive(Default)]
+struct Changes {
+    any: AtomicBool,
+    queue: Mutex<Vec<Change>>,
+}
+
+impl Changes {
+    fn push(&self, change: Change) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+        self.any.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> Vec<Change> {
+        if !self.any.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Lets a device move, hide or replace a mapping of its own. Changes made during an access take effect when the
+/// access returns.
+#[derive(Clone)]
+pub struct RegionHandle {
+    target: RegionTarget,
+    changes: Arc<Changes>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum RegionTarget {
+    Memory(MappingId),
+    Ports(PortId),
+    None,
+}
+
+impl fmt::Debug for RegionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.fmt(f)
+    }
+}
+
+impl RegionHandle {
+    /// A handle on nothing, for tests of devices.
+    #[must_use]
+    pub fn unconnected() -> Self {
+        Self { target: RegionTarget::None, changes: Arc::default() }
+    }
+
+    /// Shows or hides the mapping.
+    pub fn set_enabled(&self, enabled: bool) {
+        match self.target {
+            RegionTarget::Memory(id) => self.changes.push(Change::MemoryEnabled(id, enabled)),
+            RegionTarget::Ports(id) => self.changes.push(Change::PortsEnabled(id, enabled)),
+            RegionTarget::None => {}
+        }
+    }
+
+    /// Moves the mapping to another address or port; a port above FFFFh hides it.
+    pub fn move_to(&self, start: u64) {
+        match self.target {
+            RegionTarget::Memory(id) => self.changes.push(Change::MemoryStart(id, start)),
+            RegionTarget::Ports(id) => match u16::try_from(start) {
+                Ok(base) => self.changes.push(Change::PortsBase(id, base)),
+                Err(_) => self.changes.push(Change::PortsEnabled(id, false)),
+            },
+            RegionTarget::None => {}
+        }
+    }
+
+    /// Replaces what answers in a memory mapping.
+    pub fn set_backing(&self, backing: Backing<MmioTarget>) {
+        if let RegionTarget::Memory(id) = self.target {
+            self.changes.push(Change::MemoryBacking(id, backing));
+        }
+    }
+}
+
+/// How many ranges the maps have; for monitors and tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapStats {
+    /// Flat memory ranges.
+    pub memory: usize,
+    /// Port ranges.
+    pub ports: usize,
+}
+
+/// Takes the RAM and ROM ranges whenever they change.
+pub type MemoryListener = Box<dyn FnMut(&[RamRange]) + Send>;
+
+/// All devices of a machine and how they are reached.
+#[derive(Default)]
+pub struct Board {
+    slots: Vec<Slot>,
+    memory: MemoryMap<MmioTarget>,
+    flat: Vec<FlatRange<MmioTarget>>,
+    memory_stale: bool,
+    ports: PortMap,
+    pci: BTreeMap<PciAddress, DeviceId>,
+    pci_config_address: u32,
+    changes: Arc<Changes>,
+    listener: Option<MemoryListener>,
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Board({} devices)", self.slots.len())
+    }
+}
+
+impl Board {
+    /// An empty board.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    // -- construction --------------------------------------------------------------------------------------------
+
+    /// Names a device that is about to be built, so that its timers and lines can know it.
+    pub fn reserve(&mut self, name: &str) -> DeviceId {
+        self.slots.push(Slot { name: name.to_owned(), device: None, pci: None });
+        DeviceId(u32::try_from(self.slots.len() - 1).expect("a board has few devices"))
+    }
+
+    /// Puts the device in its place.
+    pub fn install<T: Device>(&mut self, id: DeviceId, device: T) -> DeviceRef<T> {
+        self.slots[id.0 as usize].device = Some(Box::new(device));
+        DeviceRef { id, kind: PhantomData }
+    }
+
+    /// [`Board::reserve`] and [`Board::install`] for a device that needs no name beforehand.
+    pub fn add<T: Device>(&mut self, name: &str, device: T) -> DeviceRef<T> {
+        let id = self.reserve(name);
+        self.install(id, device)
+    }
+
+    /// Maps `len` ports from `base` to a region of a device, starting at `offset` in the region.
+    pub fn map_ports_at(
+        &mut self,
+        device: DeviceId,
+        region: Region,
+        decode: Decode,
+        base: u16,
+        len: u32,
+        offset: u64,
+    ) -> RegionHandle {
+        let name = self.name(device).to_owned();
+        let target = PortTarget::Device { device, region, decode };
+        let id = self.ports.add(PortRange { name, base, len, offset, enabled: true, target });
+        RegionHandle { target: RegionTarget::Ports(id), changes: Arc::clone(&self.changes) }
+    }
+
+    /// Maps `len` ports from `base` to a region of a device.
+    pub fn map_ports(&mut self, device: DeviceId, region: Region, decode: Decode, base: u16, len: u32) -> RegionHandle {
+        self.map_ports_at(device, region, decode, base, len, 0)
+    }
+
+    /// Maps PCI configuration mechanism #1 (PCI 3.0, 3.2.2.3.2) at CF8h.
+    pub fn map_pci_config_ports(&mut self) {
+        self.ports.add(PortRange {
+            name: "pci-conf".to_owned(),
+            base: 0xcf8,
+            len: 8,
+            offset: 0,
+            enabled: true,
+            target: PortTarget::PciConfig,
+        });
+    }
+
+    /// Maps `len` bytes at `start` to a region of a device.
+    pub fn map_mmio(
+        &mut self,
+        device: DeviceId,
+        region: Region,
+        decode: Decode,
+        start: u64,
+        len: u64,
+        priority: i32,
+    ) -> RegionHandle {
+        let name = self.name(device).to_owned();
+        let backing = Backing::Device { target: MmioTarget { device, region, decode }, offset: 0 };
+        self.map_memory(&name, start, len, priority, backing)
+    }
+
+    /// Maps memory or anything else at `start`.
+    pub fn map_memory(
+        &mut self,
+        name: &str,
+        start: u64,
+        len: u64,
+        priority: i32,
+        backing: Backing<MmioTarget>,
+    ) -> RegionHandle {
+        let id = self.memory.add(name, start, len, priority, backing);
+        self.memory_stale = true;
+        RegionHandle { target: RegionTarget::Memory(id), changes: Arc::clone(&self.changes) }
+    }
+
+    /// Plugs a device in as a PCI function. Its base address registers map its regions; those named in `ram` map
+    /// that memory instead (the expansion ROM, number 6, read-only). BARs lie below RAM: RAM wins where they overlap.
+    ///
+    /// # Panics
+    /// `device` is not a PCI function: a wiring mistake.
+    pub fn plug_pci(&mut self, address: PciAddress, device: DeviceId, decode: Decode, ram: &[(usize, Arc<RamBlock>)]) {
+        let name = self.name(device).to_owned();
+        let slot = &mut self.slots[device.0 as usize];
+        let function = slot.device.as_mut().and_then(|d| d.as_pci()).expect("the device is a PCI function");
+        function.config().set_power_on();
+        let declared = function.config().bars();
+        let mut bars: [Option<BarMapping>; 7] = Default::default();
+        for (index, bar) in declared.into_iter().enumerate() {
+            let Some(bar) = bar else { continue };
+            let block = ram.iter().find(|(i, _)| *i == index).map(|(_, block)| Arc::clone(block));
+            let mapping = match (bar.kind, block) {
+                (BarKind::Io, _) => {
+                    let target = PortTarget::Device { device, region: bar.region, decode };
+                    let len = u32::try_from(bar.len).unwrap_or(0);
+                    let range = PortRange { name: name.clone(), base: 0, len, offset: 0, enabled: false, target };
+                    BarMapping::Port(self.ports.add(range))
+                }
+                (kind, block) => {
+                    let backing = match (kind, block) {
+                        (BarKind::Rom, Some(block)) => Backing::Rom { block, offset: 0, shadow: None },
+                        (_, Some(block)) => Backing::Ram { block, offset: 0 },
+                        (_, None) => {
+                            Backing::Device { target: MmioTarget { device, region: bar.region, decode }, offset: 0 }
+                        }
+                    };
+                    let id = self.memory.add(&name, 0, bar.len, -1, backing);
+                    self.memory.set_enabled(id, false);
+                    BarMapping::Memory(id)
+                }
+            };
+            bars[index] = Some(mapping);
+        }
+        self.slots[device.0 as usize].pci = Some(PciSlot { address, bars });
+        self.pci.insert(address, device);
+        self.memory_stale = true;
+        self.update_bars(device);
+    }
+
+    /// Tells `listener` the RAM and ROM ranges now and after each change.
+    pub fn set_memory_listener(&mut self, listener: MemoryListener) {
+        self.listener = Some(listener);
+        self.memory_stale = true;
+        self.apply_changes();
+    }
+
+    // -- devices -------------------------------------------------------------------------------------------------
+
+    /// Calls `f` with a device. A wrong name or type is a programming error and gives `None`.
+    pub fn with<T: Device, R>(&mut self, device: &DeviceRef<T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let slot = self.slots.get_mut(device.id.0 as usize)?;
+        let any: &mut dyn Any = slot.device.as_deref_mut()?;
+        let result = any.downcast_mut::<T>().map(f);
+        self.apply_changes();
+        result
+    }
+
+    /// Delivers an event that a device asked for.
+    pub fn event(&mut self, device: DeviceId, token: Token) {
+        if let Some(device) = self.device(device) {
+            device.event(token);
+        }
+        self.apply_changes();
+    }
+
+    fn device(&mut self, id: DeviceId) -> Option<&mut dyn Device> {
+        Some(self.slots.get_mut(id.0 as usize)?.device.as_deref_mut()?)
+    }
+
+    /// The name that the device was given.
+    #[must_use]
+    pub fn name(&self, id: DeviceId) -> &str {
+        self.slots.get(id.0 as usize).map_or("", |slot| &slot.name)
+    }
+
+    /// Resets every device, in the order they were added.
+    pub fn reset(&mut self, kind: Reset) {
+        self.pci_config_address = 0;
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            if let Some(device) = slot.device.as_deref_mut() {
+                if let Some(function) = device.as_pci() {
+                    function.config().reset();
+                }
+                device.reset(kind);
+            }
+            if slot.pci.is_some() {
+                self.update_bars(DeviceId(u32::try_from(index).unwrap_or(u32::MAX)));
+            }
+        }
+        self.apply_changes();
+    }
+
+    // -- PCI configuration ---------------------------------------------------------------------------------------
+
+    /// The PCI functions, by address.
+    #[must_use]
+    pub fn pci_functions(&self) -> Vec<(PciAddress, DeviceId)> {
+        self.pci.iter().map(|(address, id)| (*address, *id)).collect()
+    }
+
+    /// The address of a PCI function.
+    #[must_use]
+    pub fn pci_address(&self, device: DeviceId) -> Option<PciAddress> {
+        self.slots.get(device.0 as usize)?.pci.as_ref().map(|pci| pci.address)
+    }
+
+    /// Reads up to 4 bytes of configuration space; all ones where there is no function.
+    pub fn pci_config_read(&mut self, address: PciAddress, offset: u16, len: u16) -> u32 {
+        let Some(id) = self.pci.get(&address).copied() else { return u32::MAX >> (32 - 8 * len.clamp(1, 4)) };
+        let function = self.device(id).and_then(Device::as_pci);
+        function.map_or(u32::MAX, |function| function.config().guest_read(offset, len))
+    }
+
+    /// Writes up to 4 bytes of configuration space.
+    pub fn pci_config_write(&mut self, address: PciAddress, offset: u16, len: u16, value: u32) {
+        let Some(id) = self.pci.get(&address).copied() else { return };
+        if let Some(function) = self.device(id).and_then(Device::as_pci) {
+            function.config().guest_write(offset, len, value);
+            function.config_written(ConfigChange { offset, len });
+        }
+        let change = ConfigChange { offset, len };
+        if (0x04..0x06).chain(0x10..0x28).chain(0x30..0x34).any(|byte| change.touches(byte)) {
+            self.update_bars(id);
+        }
+        self.apply_changes();
+    }
+
+    fn update_bars(&mut self, id: DeviceId) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize) else { return };
+        let Some(function) = slot.device.as_deref_mut().and_then(Device::as_pci) else { return };
+        let Some(pci) = &slot.pci else { return };
+        for (index, mapping) in pci.bars.iter().enumerate() {
+            let address = function.config().bar_mapping(index);
+            match (mapping, address) {
+                (Some(BarMapping::Port(id)), Some(address)) => {
+                    if let Ok(base) = u16::try_from(address) {
+                        self.ports.relocate(*id, base);
+                        self.ports.set_enabled(*id, true);
+                    }
+                }
+                (Some(BarMapping::Port(id)), None) => self.ports.set_enabled(*id, false),
+                (Some(BarMapping::Memory(id)), Some(address)) => {
+                    self.memory_stale |= self.memory.relocate(*id, address);
+                    self.memory_stale |= self.memory.set_enabled(*id, true);
+                }
+                (Some(BarMapping::Memory(id)), None) => self.memory_stale |= self.memory.set_enabled(*id, false),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// The function and register that CF8h selects; `None` while bit 31 is off.
+    fn selected_config(&self, port_offset: u64) -> Option<(PciAddress, u16)> {
+        let address = self.pci_config_address;
+        if address & 1 << 31 == 0 {
+            return None;
+        }
+        let [low, function_device, bus, _] = address.to_le_bytes();
+        let pci = PciAddress { bus, device: function_device >> 3, function: function_device & 7 };
+        let byte = u16::try_from(port_offset & 3).unwrap_or(0);
+        Some((pci, u16::from(low & 0xfc) | byte))
+    }
+
+    fn config_port_read(&mut self, offset: u64, len: u64) -> u64 {
+        if offset < 4 {
+            return if offset == 0 && len == 4 { u64::from(self.pci_config_address) } else { u64::MAX };
+        }
+        match self.selected_config(offset) {
+            Some((address, register)) => {
+                u64::from(self.pci_config_read(address, register, u16::try_from(len).unwrap_or(4)))
+            }
+            None => u64::MAX,
+        }
+    }
+
+    fn config_port_write(&mut self, offset: u64, len: u64, value: u64) {
+        let value = u32::try_from(value & 0xffff_ffff).unwrap_or(0);
+        if offset < 4 {
+            if offset == 0 && len == 4 {
+                self.pci_config_address = value;
+            }
+        } else if let Some((address, register)) = self.selected_config(offset) {
+            self.pci_config_write(address, register, u16::try_from(len).unwrap_or(4), value);
+        }
+    }
+
+    // -- dispatch ------------------------------------------------------------------------------------------------
+
+    fn device_read(&mut self, target: MmioTarget, offset: u64, len: u64) -> u64 {
+        let MmioTarget { device, region, decode } = target;
+        let Some(device) = self.device(device) else { return u64::MAX };
+        if let Some(width) = Width::of(len)
+            && width >= decode.min
+            && width <= decode.max
+            && offset & (len - 1) == 0
+        {
+            return device.read(At { region, offset, width }) & width.ones();
+        }
+        let mut value = 0;
+        let mut done = 0;
+        for_each_unit(decode, offset, len, |unit_offset, width, skip, take| {
+            let unit = device.read(At { region, offset: unit_offset, width }) & width.ones();
+            value |= (unit >> (8 * skip) & ones(take)) << (8 * done);
+            done += take;
+        });
+        value
+    }
+
+    fn device_write(&mut self, target: MmioTarget, offset: u64, len: u64, value: u64) {
+        let MmioTarget { device, region, decode } = target;
+        let Some(device) = self.device(device) else { return };
+        let mut done = 0;
+        for_each_unit(decode, offset, len, |unit_offset, width, skip, take| {
+            let piece = value >> (8 * done) & ones(take);
+            device.write(At { region, offset: unit_offset, width }, piece << (8 * skip));
+            done += take;
+        });
+    }
+
+    /// A port read of 1, 2 or 4 bytes. Ports where nothing answers read as ones.
+    pub fn port_read(&mut self, port: u16, width: Width) -> u32 {
+        let mut value = 0u64;
+        let mut done = 0;
+        while done < width.bytes() {
+            let at = port.wrapping_add(u16::try_from(done).unwrap_or(0));
+            let left = width.bytes() - done;
+            let (piece, len) = match self.ports.find(at) {
+                None => {
+                    log::trace!(target: "port_unassigned_read", "port {at:#06x}");
+                    (0xff, 1)
+                }
+                Some(range) => {
+                    let inside = u64::from(at - range.base);
+                    let len = left.min(u64::from(range.len) - inside);
+                    let (target, offset) = (range.target, range.offset + inside);
+                    let piece = match target {
+                        PortTarget::Device { device, region, decode } => {
+                            self.device_read(MmioTarget { device, region, decode }, offset, len)
+                        }
+                        PortTarget::PciConfig => self.config_port_read(offset, len),
+                    };
+                    (piece & ones(len), len)
+                }
+            };
+            value |= piece << (8 * done);
+            done += len;
+        }
+        self.apply_changes();
+        u32::try_from(value & width.ones() & 0xffff_ffff).unwrap_or(u32::MAX)
+    }
+
+    /// A port write of 1, 2 or 4 bytes.
+    pub fn port_write(&mut self, port: u16, width: Width, value: u32) {
+        let mut done = 0;
+        while done < width.bytes() {
+            let at = port.wrapping_add(u16::try_from(done).unwrap_or(0));
+            let left = width.bytes() - done;
+            let piece = u64::from(value) >> (8 * done);
+            let len = match self.ports.find(at) {
+                None => {
+                    log::trace!(target: "port_unassigned_write", "port {at:#06x}");
+                    1
+                }
+                Some(range) => {
+                    let inside = u64::from(at - range.base);
+                    let len = left.min(u64::from(range.len) - inside);
+                    let (target, offset) = (range.target, range.offset + inside);
+                    let piece = piece & ones(len);
+                    match target {
+                        PortTarget::Device { device, region, decode } => {
+                            self.device_write(MmioTarget { device, region, decode }, offset, len, piece);
+                        }
+                        PortTarget::PciConfig => self.config_port_write(offset, len, piece),
+                    }
+                    len
+                }
+            };
+            done += len;
+        }
+        self.apply_changes();
+    }
+
+    fn find_memory(&self, gpa: u64) -> Option<&FlatRange<MmioTarget>> {
+        let index = self.flat.partition_point(|range| range.start <= gpa);
+        self.flat.get(index.checked_sub(1)?).filter(|range| gpa <= range.last())
+    }
+
+    /// A memory read of any length that no accelerator could serve from RAM. Where nothing answers, ones.
+    pub fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
+        let mut done = 0;
+        while done < data.len() {
+            let at = gpa.wrapping_add(done as u64);
+            let left = (data.len() - done).min(8);
+            let step = match self.find_memory(at) {
+                None => {
+                    log::trace!(target: "memory_unassigned_read", "address {at:#x}");
+                    data[done] = 0xff;
+                    1
+                }
+                Some(range) => {
+                    let inside = at - range.start;
+                    let step = usize::try_from(range.len - inside).unwrap_or(left).min(left);
+                    let piece = &mut data[done..done + step];
+                    match &range.backing {
+                        Backing::Ram { block, offset } | Backing::Rom { block, offset, .. } => {
+                            block.read(offset + inside, piece);
+                        }
+                        Backing::Device { target, offset } => {
+                            let (target, offset) = (*target, offset + inside);
+                            let value = self.device_read(target, offset, step as u64);
+                            piece.copy_from_slice(&value.to_le_bytes()[..step]);
+                        }
+                    }
+                    step
+                }
+            };
+            done += step;
+        }
+        self.apply_changes();
+    }
+
+    /// A memory write of any length that no accelerator could put into RAM.
+    pub fn mmio_write(&mut self, gpa: u64, data: &[u8]) {
+        let mut done = 0;
+        while done < data.len() {
+            let at = gpa.wrapping_add(done as u64);
+            let left = (data.len() - done).min(8);
+            let step = match self.find_memory(at) {
+                None => {
+                    log::trace!(target: "memory_unassigned_write", "address {at:#x}");
+                    1
+                }
+                Some(range) => {
+                    let inside = at - range.start;
+                    let step = usize::try_from(range.len - inside).unwrap_or(left).min(left);
+                    let piece = &data[done..done + step];
+                    match &range.backing {
+                        Backing::Ram { block, offset } => block.write(offset + inside, piece),
+                        Backing::Rom { shadow: Some((block, offset)), .. } => block.write(offset + inside, piece),
+                        Backing::Rom { shadow: None, .. } => {}
+                        Backing::Device { target, offset } => {
+                            let (target, offset) = (*target, offset + inside);
+                            let mut bytes = [0; 8];
+                            bytes[..step].copy_from_slice(piece);
+                            self.device_write(target, offset, step as u64, u64::from_le_bytes(bytes));
+                        }
+                    }
+                    step
+                }
+            };
+            done += step;
+        }
+        self.apply_changes();
+    }
+
+    // -- maps ----------------------------------------------------------------------------------------------------
+
+    fn apply_changes(&mut self) {
+        for change in self.changes.take() {
+            match change {
+                Change::MemoryEnabled(id, enabled) => self.memory_stale |= self.memory.set_enabled(id, enabled),
+                Change::MemoryStart(id, start) => self.memory_stale |= self.memory.relocate(id, start),
+                Change::MemoryBacking(id, backing) => {
+                    self.memory.set_backing(id, backing);
+                    self.memory_stale = true;
+                }
+                Change::PortsEnabled(id, enabled) => self.ports.set_enabled(id, enabled),
+                Change::PortsBase(id, base) => {
+                    self.ports.relocate(id, base);
+                    self.ports.set_enabled(id, true);
+                }
+            }
+        }
+        if self.memory_stale && self.listener.is_some() {
+            self.memory_stale = false;
+            self.flat = self.memory.flatten();
+            let ranges = ram_ranges(&self.flat);
+            if let Some(listener) = &mut self.listener {
+                listener(&ranges);
+            }
+        }
+    }
+
+    /// The flattened memory map, with the name of each range's mapping.
+    #[must_use]
+    pub fn flat_memory(&self) -> Vec<(String, FlatRange<MmioTarget>)> {
+        self.flat.iter().map(|range| (self.memory.name(range.id).to_owned(), range.clone())).collect()
+    }
+
+    /// The memory map before flattening.
+    #[must_use]
+    pub fn memory_map(&self) -> &MemoryMap<MmioTarget> {
+        &self.memory
+    }
+
+    /// The enabled port ranges as (name, first, last), sorted.
+    #[must_use]
+    pub fn port_ranges(&self) -> Vec<(String, u16, u16)> {
+        let mut ranges: Vec<_> = self
+            .ports
+            .ranges()
+            .iter()
+            .filter(|range| range.enabled && range.len > 0)
+            .map(|range| {
+                let last = (u32::from(range.base) + range.len - 1).min(0xffff);
+                (range.name.clone(), range.base, u16::try_from(last).unwrap_or(u16::MAX))
+            })
+            .collect();
+        ranges.sort_by_key(|(_, first, _)| *first);
+        ranges
+    }
+
+    /// How many ranges the maps have.
+    #[must_use]
+    pub fn map_stats(&self) -> MapStats {
+        MapStats { memory: self.flat.len(), ports: self.ports.ranges().len() }
+    }
+}
+
+/// The lowest `bytes` bytes.
+fn ones(bytes: u64) -> u64 {
+    if bytes >= 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 }
+}
+
+/// Cuts an access into units that `decode` allows: calls `unit(offset, width, bytes to skip, bytes to take)`.
+fn for_each_unit(decode: Decode, offset: u64, len: u64, mut unit: impl FnMut(u64, Width, u64, u64)) {
+    let mut at = offset;
+    let end = offset + len;
+    while at < end {
+        let mut width = Width::at_most((end - at).min(decode.max.bytes()));
+        while at & (width.bytes() - 1) != 0 {
+            width = Width::at_most(width.bytes() / 2);
+        }
+        let width = width.max(decode.min);
+        let start = at & !(width.bytes() - 1);
+        let skip = at - start;
+        let take = (width.bytes() - skip).min(end - at);
+        unit(start, width, skip, take);
+        at += take;
+    }
+}
+
+/// The page-aligned parts of the RAM and ROM ranges.
+fn ram_ranges(flat: &[FlatRange<MmioTarget>]) -> Vec<RamRange> {
+    flat.iter()
+        .filter_map(|range| {
+            let (block, offset, read_only) = match &range.backing {
+                Backing::Ram { block, offset } => (block, *offset, false),
+                Backing::Rom { block, offset, .. } => (block, *offset, true),
+                Backing::Device { .. } => return None,
+            };
+            let start = range.start.next_multiple_of(PAGE_SIZE);
+            let end = (range.start + range.len) & !(PAGE_SIZE - 1);
+            let offset = offset + (start - range.start);
+            (start < end && offset % PAGE_SIZE == 0).then(|| RamRange {
+                gpa: start,
+                len: end - start,
+                block: Arc::clone(block),
+                offset,
+                read_only,
+            })
+        })
+        .collect()
+}
+
+/// What a running vCPU reaches: ports and memory that are not RAM.
+pub trait GuestBus: Send + Sync {
+    /// A port read of 1, 2 or 4 bytes.
+    fn port_read(&self, port: u16, width: Width) -> u32;
+    /// A port write.
+    fn port_write(&self, port: u16, width: Width, value: u32);
+    /// A string of reads from one port (`rep ins`); `data` holds whole units.
+    fn port_read_string(&self, port: u16, width: Width, data: &mut [u8]);
+    /// A string of writes to one port (`rep outs`).
+    fn port_write_string(&self, port: u16, width: Width, data: &[u8]);
+    /// A memory read outside RAM.
+    fn mmio_read(&self, gpa: u64, data: &mut [u8]);
+    /// A memory write outside RAM, or to ROM.
+    fn mmio_write(&self, gpa: u64, data: &[u8]);
+}
+
+/// The board behind its lock.
+#[derive(Debug, Default)]
+pub struct BoardCell {
+    board: Mutex<Board>,
+}
+
+impl BoardCell {
+    /// Wraps a board.
+    #[must_use]
+    pub fn new(board: Board) -> Arc<Self> {
+        Arc::new(Self { board: Mutex::new(board) })
+    }
+
+    /// The board lock. Holders do not wait for other threads.
+    ///
+    /// # Panics
+    /// A device panicked before: that is a bug in it, and its state cannot be trusted.
+    pub fn lock(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().expect("no device panics under the board lock")
+    }
+}
+
+impl GuestBus for BoardCell {
+    fn port_read(&self, port: u16, width: Width) -> u32 {
+        self.lock().port_read(port, width)
+    }
+
+    fn port_write(&self, port: u16, width: Width, value: u32) {
+        self.lock().port_write(port, width, value);
+    }
+
+    fn port_read_string(&self, port: u16, width: Width, data: &mut [u8]) {
+        let mut board = self.lock();
+        for unit in data.chunks_exact_mut(width as usize) {
+            unit.copy_from_slice(&board.port_read(port, width).to_le_bytes()[..width as usize]);
+        }
+    }
+
+    fn port_write_string(&self, port: u16, width: Width, data: &[u8]) {
+        let mut board = self.lock();
+        for unit in data.chunks_exact(width as usize) {
+            let mut bytes = [0; 4];
+            bytes[..unit.len()].copy_from_slice(unit);
+            board.port_write(port, width, u32::from_le_bytes(bytes));
+        }
+    }
+
+    fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
+        self.lock().mmio_read(gpa, data);
+    }
+
+    fn mmio_write(&self, gpa: u64, data: &[u8]) {
+        self.lock().mmio_write(gpa, data);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{Bar, ConfigSpace, PciFunction};
+
+    /// Remembers accesses; reads return the offset.
+    struct Recorder {
+        seen: Vec<(u64, Width, Option<u64>)>,
+        config: ConfigSpace,
+    }
+
+    impl Recorder {
+        fn new() -> Self {
+            let bar = Bar { kind: BarKind::Memory32 { prefetchable: false }, len: 0x1000, region: Region(7) };
+            Self { seen: Vec::new(), config: ConfigSpace::new(1, 2, 3, 0).with_bar(0, bar) }
+        }
+    }
+
+    impl Device for Recorder {
+        fn read(&mut self, at: At) -> u64 {
+            self.seen.push((at.offset, at.width, None));
+            at.offset
+        }
+        fn write(&mut self, at: At, value: u64) {
+            self.seen.push((at.offset, at.width, Some(value)));
+        }
+        fn reset(&mut self, _kind: Reset) {
+            self.seen.clear();
+        }
+        fn as_pci(&mut self) -> Option<&mut dyn PciFunction> {
+            Some(self)
+        }
+    }
+
+    impl PciFunction for Recorder {
+        fn config(&mut self) -> &mut ConfigSpace {
+            &mut self.config
+        }
+    }
+
+    #[test]
+    fn wide_accesses_to_byte_registers_are_split() {
+        let mut board = Board::new();
+        let device = board.add("recorder", Recorder::new());
+        board.map_ports(device.id(), Region(0), Decode::BYTES, 0x60, 8);
+        board.port_write(0x62, Width::B2, 0xaabb);
+        assert_eq!(board.port_read(0x61, Width::B4), 0x0403_0201);
+        let seen = board.with(&device, |d| d.seen.clone()).unwrap();
+        assert_eq!(seen[..2], [(2, Width::B1, Some(0xbb)), (3, Width::B1, Some(0xaa))]);
+    }
+
+    #[test]
+    fn narrow_accesses_to_dword_registers_are_widened() {
+        let mut board = Board::new();
+        let device = board.add("recorder", Recorder::new());
+        board.map_mmio(device.id(), Region(0), Decode::DWORDS, 0x1000, 0x100, 0);
+        board.set_memory_listener(Box::new(|_| ()));
+        let mut byte = [0];
+        board.mmio_read(0x1041, &mut byte);
+        board.mmio_write(0x1042, &[9]);
+        let seen = board.with(&device, |d| d.seen.clone()).unwrap();
+        assert_eq!(seen, [(0x40, Width::B4, None), (0x40, Width::B4, Some(0x9_0000))]);
+    }
+
+    #[test]
+    fn nothing_answers_at_an_unmapped_port() {
+        let mut board = Board::new();
+        assert_eq!(board.port_read(0x1234, Width::B2), 0xffff);
+        assert_eq!(board.port_read(0xffff, Width::B4), 0xffff_ffff);
+    }
+
+    #[test]
+    fn configuration_writes_move_a_bar() {
+        let mut board = Board::new();
+        let device = board.add("recorder", Recorder::new());
+        board.map_pci_config_ports();
+        board.plug_pci(PciAddress::new(2, 0), device.id(), Decode::UP_TO_4, &[]);
+        board.set_memory_listener(Box::new(|_| ()));
+        board.port_write(0xcf8, Width::B4, 0x8000_1010);
+        board.port_write(0xcfc, Width::B4, 0xf000_0000);
+        board.port_write(0xcf8, Width::B4, 0x8000_1004);
+        board.port_write(0xcfc, Width::B2, 2);
+        let mut bytes = [0; 4];
+        board.mmio_read(0xf000_0010, &mut bytes);
+        assert_eq!(bytes, [0x10, 0, 0, 0]);
+        board.reset(Reset::System);
+        board.mmio_read(0xf000_0010, &mut bytes);
+        assert_eq!(bytes, [0xff; 4]);
+    }
+
+    #[test]
+    fn a_rom_write_goes_to_its_shadow() {
+        let mut board = Board::new();
+        let rom = RamBlock::anonymous("rom", 4096).unwrap();
+        let ram = RamBlock::anonymous("ram", 4096).unwrap();
+        let backing = Backing::Rom { block: Arc::clone(&rom), offset: 0, shadow: Some((Arc::clone(&ram), 0)) };
+        board.map_memory("pam", 0xc0000, 4096, 0, backing);
+        board.set_memory_listener(Box::new(|_| ()));
+        board.mmio_write(0xc0001, &[5]);
+        assert_eq!((rom.byte(1), ram.byte(1)), (0, 5));
+    }
+}

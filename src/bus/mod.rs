@@ -1,0 +1,16 @@
+//! Devices and how they are wired: the device trait, interrupt lines, address dispatch, PCI, and the board that owns
+//! them all.
+
+mod board;
+mod device;
+mod pci;
+mod ports;
+mod wire;
+
+pub use board::{Board, BoardCell, DeviceRef, GuestBus, MapStats, MmioTarget, RegionHandle};
+pub use device::{At, Decode, Device, DeviceId, Region, Reset, Token, Width};
+pub use pci::{
+    Bar, BarKind, CAP_LIST, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, ConfigChange,
+    ConfigSpace, PciAddress, PciFunction,
+};
+pub use wire::{IrqLine, LineSink, OrGate, PirqRouter, PowerRequest, PowerSink, Probe};

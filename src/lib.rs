@@ -1,0 +1,38 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+// Layer 0: knows nothing of machines.
+pub mod bits;
+pub mod host;
+pub mod json;
+pub mod keyval;
+
+// Layer 1: time and events.
+pub mod event;
+pub mod trace;
+
+// Layer 2: guest memory.
+pub mod mem;
+
+// Layer 3: devices and how they are wired.
+pub mod bus;
+
+// Layer 4: the outside world, and the architectural CPU.
+pub mod block;
+pub mod chardev;
+pub mod cpu;
+pub mod ui;
+
+// Layer 5: chips, accelerators, the image tools.
+pub mod accel;
+pub mod hw;
+pub mod img;
+
+// Layer 6: whole machines.
+pub mod machine;
+
+// Layer 7: what people and programs talk to.
+pub mod monitor;
+pub mod options;
+
+// Layer 8: the process.
+pub mod process;

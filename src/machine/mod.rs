@@ -1,0 +1,3 @@
+//! Whole machines: what a configuration says, built and run.
+
+pub mod config;
