@@ -348,7 +348,7 @@ impl Board {
     }
 
     fn device(&mut self, id: DeviceId) -> Option<&mut dyn Device> {
-        Some(self.slots.get_mut(id.0 as usize)?.device.as_deref_mut()?)
+        self.slots.get_mut(id.0 as usize)?.device.as_deref_mut()
     }
 
     /// The name that the device was given.

@@ -1,3 +1,8 @@
 //! Whole machines: what a configuration says, built and run.
 
 pub mod config;
+mod rom;
+mod vcpu;
+
+pub use rom::{RomError, RomSearch};
+pub use vcpu::{VcpuEvent, VcpuListener, Vcpus};

@@ -1,0 +1,110 @@
+//! Signals as a file descriptor (signalfd(2)).
+#![expect(unsafe_code)] // UNSAFE: rustix offers neither signal masks nor signalfd
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// The signals that ask the process to end.
+pub const TERMINATION: &[i32] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// Blocked signals, read as messages. Threads started after [`SignalFd::block`] inherit the block.
+#[derive(Debug)]
+pub struct SignalFd {
+    fd: OwnedFd,
+}
+
+/// A signal that arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Signal {
+    /// Its number.
+    pub number: i32,
+    /// The process that sent it, 0 if the kernel did.
+    pub sender: u32,
+}
+
+impl Signal {
+    /// Its name, for messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self.number {
+            libc::SIGTERM => "SIGTERM",
+            libc::SIGINT => "SIGINT",
+            libc::SIGHUP => "SIGHUP",
+            _ => "signal",
+        }
+    }
+}
+
+impl SignalFd {
+    /// Blocks `signals` in this thread and reads them from a descriptor instead.
+    ///
+    /// # Errors
+    /// A signal number is invalid or the host has no descriptors left.
+    pub fn block(signals: &[i32]) -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set that it is given.
+        let mut set = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            set.assume_init()
+        };
+        for signal in signals {
+            // SAFETY: `set` is an initialised signal set of this frame.
+            if unsafe { libc::sigaddset(&raw mut set, *signal) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: `set` is initialised; a null old set is allowed (pthread_sigmask(3)).
+        let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if blocked != 0 {
+            return Err(io::Error::from_raw_os_error(blocked));
+        }
+        // SAFETY: `set` is initialised; -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: signalfd returned a new descriptor that nobody else owns.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// The next signal, if one waits.
+    #[must_use]
+    pub fn read(&self) -> Option<Signal> {
+        // struct signalfd_siginfo (signalfd(2)): ssi_signo at 0, ssi_pid at 12, 128 bytes in all.
+        let mut bytes = [0u8; 128];
+        match rustix::io::read(&self.fd, &mut bytes) {
+            Ok(128) => Some(Signal {
+                number: i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+                sender: u32::from_ne_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]),
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl AsFd for SignalFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Lets writes to closed pipes and sockets fail instead of ending the process.
+pub fn ignore_broken_pipes() {
+    // SAFETY: SIG_IGN is a valid disposition and no handler of ours is replaced; Rust's start-up does the same.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_signal_is_read() {
+        let signals = SignalFd::block(&[libc::SIGWINCH]).unwrap();
+        assert_eq!(signals.read(), None);
+        // SAFETY: the signal goes to this thread, which blocks it.
+        unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGWINCH) };
+        assert_eq!(signals.read().map(|s| s.number), Some(libc::SIGWINCH));
+    }
+}
