@@ -71,6 +71,10 @@ pub struct Config {
     pub process: ProcessSpec,
     /// `-d`, `-D`, `-trace`, `-msg`.
     pub log: LogSpec,
+    /// The program's name as messages start with it (`basename argv[0]`).
+    pub program: String,
+    /// What the command line earned in warnings, each as it goes to standard error.
+    pub warnings: Vec<String>,
 }
 
 /// `-machine`.
@@ -250,6 +254,8 @@ pub struct DriveSpec {
     pub bus: u32,
     /// Unit on the bus.
     pub unit: u32,
+    /// The option as typed ("-drive file=x"), for messages; empty for a default.
+    pub origin: String,
 }
 
 /// `-drive if=`.
@@ -281,6 +287,8 @@ pub struct NodeSpec {
     pub filename: Option<String>,
     /// All other options ("cache.direct" is nested), as QMP's blockdev-add has them.
     pub options: serde_json::Map<String, serde_json::Value>,
+    /// The option as typed ("-drive file=x"), for messages; empty for a default.
+    pub origin: String,
 }
 
 /// `-device`.
@@ -294,6 +302,8 @@ pub struct DeviceSpec {
     pub bus: Option<String>,
     /// All other properties, in the order given.
     pub properties: Vec<(String, String)>,
+    /// The option as typed ("-drive file=x"), for messages; empty for a default.
+    pub origin: String,
 }
 
 /// `-global`.
@@ -305,6 +315,8 @@ pub struct GlobalSpec {
     pub property: String,
     /// Value.
     pub value: String,
+    /// The option as typed ("-drive file=x"), for messages; empty for a default.
+    pub origin: String,
 }
 
 /// `-chardev`, or what `-serial tcp:…` and company come to.
@@ -322,6 +334,8 @@ pub struct ChardevSpec {
     pub logfile: Option<PathBuf>,
     /// `logappend=`.
     pub logappend: bool,
+    /// The option as typed ("-drive file=x"), for messages; empty for a default.
+    pub origin: String,
 }
 
 /// A monitor.
@@ -335,6 +349,8 @@ pub struct MonitorSpec {
     pub qmp: bool,
     /// `pretty=on`.
     pub pretty: bool,
+    /// The option as typed ("-drive file=x"), for messages; empty for a default.
+    pub origin: String,
 }
 
 /// `-vga`.
@@ -369,6 +385,8 @@ pub struct VncSpec {
     pub to: Option<u16>,
     /// The other options, in the order given ("password" = "on", "share" = "ignore", …).
     pub options: Vec<(String, String)>,
+    /// The option as typed ("-drive file=x"), for messages; empty for a default.
+    pub origin: String,
 }
 
 /// What an event of the machine does.
@@ -442,6 +460,8 @@ pub struct ProcessSpec {
     pub nographic: bool,
     /// `-no-user-config` and friends need no field: we read no configuration file of our own.
     pub parent_pid: Option<u32>,
+    /// `-name debug-threads=`.
+    pub debug_threads: bool,
 }
 
 /// Logging.
@@ -457,4 +477,6 @@ pub struct LogSpec {
     pub timestamp: bool,
     /// `-msg guest-name=on`.
     pub guest_name: bool,
+    /// `-trace file=`: where trace points go; without it, with the rest of the log.
+    pub trace_file: Option<PathBuf>,
 }
