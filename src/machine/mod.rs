@@ -1,6 +1,8 @@
 //! Whole machines: what a configuration says, built and run.
 
 pub mod config;
+mod control;
+mod layout;
 mod rom;
 mod vcpu;
 
