@@ -1,8 +1,25 @@
 //! Character devices: the byte streams behind serial ports, monitors and consoles.
 //!
 //! A front end (a UART, a monitor) holds a [`CharHandle`] for output and registers a [`CharSink`] for input. Back
-//! ends run on the main loop; see [`CharSink`] for who may call what.
+//! ends run on the main loop; see [`CharSink`] for who may call what. [`Chardevs`] makes them from [`Spec`]s and
+//! knows them by name.
+//!
+//! Not modelled: TLS and WebSocket on sockets, parallel ports, Braille displays, SPICE; they are refused by name.
 
+mod backend;
+mod file;
 mod handle;
+mod inlet;
+mod mux;
+mod registry;
+mod ringbuf;
+mod spec;
+mod stream;
+mod telnet;
 
+pub use backend::{VcFactory, VcRequest};
 pub use handle::{CharEvent, CharHandle, CharOutput, CharSink, SerialParameters};
+pub use inlet::CharInput;
+pub use mux::MuxKeys;
+pub use registry::{ChardevInfo, Chardevs, Claim, Hooks};
+pub use spec::{AttachError, OpenError, Spec};
