@@ -565,6 +565,57 @@ impl Board {
         self.apply_changes();
     }
 
+    /// The device behind a port, if an access of `width` is a single one to it.
+    fn string_target(&mut self, port: u16, width: Width) -> Option<(DeviceId, At)> {
+        let range = self.ports.find(port)?;
+        let inside = u64::from(port - range.base);
+        let PortTarget::Device { device, region, decode } = range.target else { return None };
+        let offset = range.offset + inside;
+        let whole = inside + width.bytes() <= u64::from(range.len) && offset % width.bytes() == 0;
+        let decoded = width >= decode.min && width <= decode.max;
+        (whole && decoded).then_some((device, At { region, offset, width }))
+    }
+
+    /// A string of port reads (`rep ins`); `data` holds whole units.
+    pub fn port_read_string(&mut self, port: u16, width: Width, data: &mut [u8]) {
+        let unit = width as usize;
+        let mut done = 0;
+        let mut target = self.string_target(port, width);
+        while done < data.len() {
+            if let Some((device, at)) = target {
+                let taken = self.device(device).map_or(0, |d| d.read_string(at, &mut data[done..]));
+                done += taken - taken % unit;
+                if taken == 0 {
+                    target = None;
+                }
+            }
+            let Some(piece) = data.get_mut(done..done + unit) else { break };
+            piece.copy_from_slice(&self.port_read(port, width).to_le_bytes()[..unit]);
+            done += unit;
+        }
+    }
+
+    /// A string of port writes (`rep outs`).
+    pub fn port_write_string(&mut self, port: u16, width: Width, data: &[u8]) {
+        let unit = width as usize;
+        let mut done = 0;
+        let mut target = self.string_target(port, width);
+        while done < data.len() {
+            if let Some((device, at)) = target {
+                let taken = self.device(device).map_or(0, |d| d.write_string(at, &data[done..]));
+                done += taken - taken % unit;
+                if taken == 0 {
+                    target = None;
+                }
+            }
+            let Some(piece) = data.get(done..done + unit) else { break };
+            let mut bytes = [0; 4];
+            bytes[..unit].copy_from_slice(piece);
+            self.port_write(port, width, u32::from_le_bytes(bytes));
+            done += unit;
+        }
+    }
+
     fn find_memory(&self, gpa: u64) -> Option<&FlatRange<MmioTarget>> {
         let index = self.flat.partition_point(|range| range.start <= gpa);
         self.flat.get(index.checked_sub(1)?).filter(|range| gpa <= range.last())
@@ -796,19 +847,11 @@ impl GuestBus for BoardCell {
     }
 
     fn port_read_string(&self, port: u16, width: Width, data: &mut [u8]) {
-        let mut board = self.lock();
-        for unit in data.chunks_exact_mut(width as usize) {
-            unit.copy_from_slice(&board.port_read(port, width).to_le_bytes()[..width as usize]);
-        }
+        self.lock().port_read_string(port, width, data);
     }
 
     fn port_write_string(&self, port: u16, width: Width, data: &[u8]) {
-        let mut board = self.lock();
-        for unit in data.chunks_exact(width as usize) {
-            let mut bytes = [0; 4];
-            bytes[..unit.len()].copy_from_slice(unit);
-            board.port_write(port, width, u32::from_le_bytes(bytes));
-        }
+        self.lock().port_write_string(port, width, data);
     }
 
     fn mmio_read(&self, gpa: u64, data: &mut [u8]) {

@@ -115,6 +115,18 @@ pub trait Device: Any + Send {
     /// A write; bits of `value` above the width are zero.
     fn write(&mut self, at: At, value: u64);
 
+    /// The front of a string read (`rep ins`) of one register: the device may fill as many whole units of `data` as
+    /// it can without effects other than the data's, and tells how many bytes that were. The bus reads the next unit
+    /// with [`Device::read`], and asks again.
+    fn read_string(&mut self, _at: At, _data: &mut [u8]) -> usize {
+        0
+    }
+
+    /// The front of a string write (`rep outs`) to one register; as [`Device::read_string`].
+    fn write_string(&mut self, _at: At, _data: &[u8]) -> usize {
+        0
+    }
+
     /// A timer, completion or descriptor that this device asked for.
     fn event(&mut self, _token: Token) {}
 
