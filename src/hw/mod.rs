@@ -1,3 +1,5 @@
-//! To be written.
+//! Chips: each a `bus::Device`, written from its data sheet.
+
 pub mod acpi;
+pub mod firmware;
 pub mod ide;
