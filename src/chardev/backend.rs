@@ -7,6 +7,7 @@ use super::inlet::{CharInput, Inlet};
 use super::mux::Mux;
 use super::ringbuf::RingBuffer;
 use super::stream::Stream;
+use super::terminal::Terminal;
 
 /// A back end.
 pub(super) trait Backend: CharOutput {
@@ -21,6 +22,10 @@ pub(super) trait Backend: CharOutput {
     }
 
     fn mux(&self) -> Option<&Arc<Mux>> {
+        None
+    }
+
+    fn terminal(&self) -> Option<&Terminal> {
         None
     }
 

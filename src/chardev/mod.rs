@@ -6,16 +6,25 @@
 //!
 //! Not modelled: TLS and WebSocket on sockets, parallel ports, Braille displays, SPICE; they are refused by name.
 
+mod address;
 mod backend;
 mod file;
 mod handle;
 mod inlet;
 mod mux;
+mod pty;
 mod registry;
 mod ringbuf;
+mod serial;
+mod socket;
 mod spec;
+mod stdio;
 mod stream;
 mod telnet;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod udp;
 
 pub use backend::{VcFactory, VcRequest};
 pub use handle::{CharEvent, CharHandle, CharOutput, CharSink, SerialParameters};

@@ -295,12 +295,10 @@ impl Mux {
 
 /// QEMU's help, byte for byte.
 fn help(escape: u8) -> String {
-    let name = match escape {
-        1..=26 => format!("C-{}", char::from(escape - 1 + b'a')),
-        _ => format!("\n\rEscape-Char set to Ascii: 0x{escape:02x}\n\r\n\r"),
+    let (mut text, name) = match escape {
+        1..=26 => (String::new(), format!("C-{}", char::from(escape - 1 + b'a'))),
+        _ => (format!("\n\rEscape-Char set to Ascii: 0x{escape:02x}\n\r"), "Escape-Char".to_owned()),
     };
-    let (intro, name) = if escape > 26 { (name, "ESC".to_owned()) } else { (String::new(), name) };
-    let mut text = intro;
     text.push_str("\n\r");
     for (key, meaning) in [
         ("h", "print this help"),
@@ -416,5 +414,16 @@ impl Backend for MuxBackend {
 
     fn mux(&self) -> Option<&Arc<Mux>> {
         Some(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escape_character_that_is_no_control_key_is_named_by_number() {
+        let text = help(0x7f);
+        assert!(text.starts_with("\n\rEscape-Char set to Ascii: 0x7f\n\r\n\rEscape-Char h    print this help\n\r"));
     }
 }

@@ -13,7 +13,9 @@ use super::backend::{Backend, Null, Vc, VcFactory, VcRequest, open_now};
 use super::handle::{CharEvent, CharHandle, CharOutput, CharSink, SerialParameters};
 use super::inlet::{CharInput, Inlet, lock};
 use super::mux::{Mux, MuxBackend, MuxKeys};
+use super::pty::Pty;
 use super::ringbuf::RingBuffer;
+use super::socket::Socket;
 use super::spec::{AttachError, OpenError, Spec, reason};
 
 /// What back ends need from the process around them.
@@ -209,6 +211,11 @@ impl Chardevs {
             "null" => Ok(open_now(inlet, Null)),
             "file" => super::file::open_file(spec, &self.handle, inlet),
             "pipe" => super::file::open_pipe(spec, &self.handle, inlet),
+            "stdio" => super::stdio::open(spec, &self.handle, inlet),
+            "pty" => Pty::open(label, &self.handle, inlet, &self.hooks),
+            "socket" => Socket::open(spec, label, &self.handle, inlet, &self.hooks),
+            "udp" => super::udp::open(spec, &self.handle, inlet, input),
+            "serial" | "tty" => super::serial::open(spec, &self.handle, inlet),
             "ringbuf" | "memory" => RingBuffer::open(spec, inlet, input.clone()),
             "vc" => self.open_vc(spec, label, inlet, input),
             name @ ("parallel" | "testdev" | "msmouse" | "wctablet" | "hub" | "qemu-vdagent" | "spicevmc"
@@ -370,6 +377,20 @@ impl Chardevs {
         self.ring_buffer(id, |ring| {
             ring.write(data);
         })
+    }
+
+    /// Gives the terminal its old modes: the process is about to be stopped (SIGTSTP).
+    pub fn suspend_terminal(&self) {
+        for entry in lock(&self.entries).iter() {
+            entry.backend.terminal().map(super::terminal::Terminal::suspend).unwrap_or_default();
+        }
+    }
+
+    /// Makes the terminal raw again: the process goes on (SIGCONT).
+    pub fn resume_terminal(&self) {
+        for entry in lock(&self.entries).iter() {
+            entry.backend.terminal().map(super::terminal::Terminal::resume).unwrap_or_default();
+        }
     }
 
     /// Ends all of them: output is written, connections and listeners are closed, terminals are as they were.
