@@ -3,3 +3,4 @@
 pub mod acpi;
 pub mod firmware;
 pub mod ide;
+pub mod smbios;
