@@ -2,6 +2,7 @@
 
 mod display;
 mod input;
+pub mod picture;
 mod surface;
 
 pub use display::{ConsoleKind, ConsoleSource, Display, DisplayListener, Refresh};

@@ -1,0 +1,4 @@
+//! Display adapters.
+
+pub mod edid;
+pub mod vga;
