@@ -2,8 +2,10 @@
 
 mod display;
 mod input;
+pub mod keymap;
 pub mod picture;
 mod surface;
+pub mod vnc;
 
 pub use display::{ConsoleKind, ConsoleSource, Display, DisplayListener, Refresh};
 pub use input::{InputEvent, InputSink, KeyCode, KeyEvent, MouseButton};

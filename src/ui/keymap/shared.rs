@@ -1,0 +1,137 @@
+//! Keysyms that mean the same in every layout (X11's `keysymdef.h` for the numbers).
+
+/// Keys that bear no character, and the space bar: keysym, key code.
+pub(super) const SHARED_KEYS: &[(u32, u8)] = &[
+    (0x0020, 0x39), // space
+    (0xff08, 0x0e), // BackSpace
+    (0xff09, 0x0f), // Tab
+    (0xfe20, 0x0f), // ISO_Left_Tab
+    (0xff0a, 0x1c), // Linefeed
+    (0xff0d, 0x1c), // Return
+    (0xff13, 0xc6), // Pause
+    (0xff14, 0x46), // Scroll_Lock
+    (0xff15, 0x54), // Sys_Req
+    (0xff1b, 0x01), // Escape
+    (0xff50, 0xc7), // Home
+    (0xff51, 0xcb), // Left
+    (0xff52, 0xc8), // Up
+    (0xff53, 0xcd), // Right
+    (0xff54, 0xd0), // Down
+    (0xff55, 0xc9), // Page_Up
+    (0xff56, 0xd1), // Page_Down
+    (0xff57, 0xcf), // End
+    (0xff61, 0xb7), // Print
+    (0xff63, 0xd2), // Insert
+    (0xff67, 0xdd), // Menu
+    (0xff6b, 0xc6), // Break
+    (0xff7e, 0xb8), // Mode_switch
+    (0xff7f, 0x45), // Num_Lock
+    (0xffff, 0xd3), // Delete
+    (0xff8d, 0x9c), // KP_Enter
+    (0xff95, 0x47), // KP_Home
+    (0xff96, 0x4b), // KP_Left
+    (0xff97, 0x48), // KP_Up
+    (0xff98, 0x4d), // KP_Right
+    (0xff99, 0x50), // KP_Down
+    (0xff9a, 0x49), // KP_Page_Up
+    (0xff9b, 0x51), // KP_Page_Down
+    (0xff9c, 0x4f), // KP_End
+    (0xff9d, 0x4c), // KP_Begin
+    (0xff9e, 0x52), // KP_Insert
+    (0xff9f, 0x53), // KP_Delete
+    (0xffbd, 0x59), // KP_Equal
+    (0xffaa, 0x37), // KP_Multiply
+    (0xffab, 0x4e), // KP_Add
+    (0xffac, 0x53), // KP_Separator
+    (0xffad, 0x4a), // KP_Subtract
+    (0xffae, 0x53), // KP_Decimal
+    (0xffaf, 0xb5), // KP_Divide
+    (0xffb0, 0x52), // KP_0
+    (0xffb1, 0x4f), // KP_1
+    (0xffb2, 0x50), // KP_2
+    (0xffb3, 0x51), // KP_3
+    (0xffb4, 0x4b), // KP_4
+    (0xffb5, 0x4c), // KP_5
+    (0xffb6, 0x4d), // KP_6
+    (0xffb7, 0x47), // KP_7
+    (0xffb8, 0x48), // KP_8
+    (0xffb9, 0x49), // KP_9
+    (0xffbe, 0x3b), // F1
+    (0xffbf, 0x3c),
+    (0xffc0, 0x3d),
+    (0xffc1, 0x3e),
+    (0xffc2, 0x3f),
+    (0xffc3, 0x40),
+    (0xffc4, 0x41),
+    (0xffc5, 0x42),
+    (0xffc6, 0x43),
+    (0xffc7, 0x44), // F10
+    (0xffc8, 0x57), // F11
+    (0xffc9, 0x58), // F12
+    (0xffe1, 0x2a), // Shift_L
+    (0xffe2, 0x36), // Shift_R
+    (0xffe3, 0x1d), // Control_L
+    (0xffe4, 0x9d), // Control_R
+    (0xffe5, 0x3a), // Caps_Lock
+    (0xffe7, 0x38), // Meta_L
+    (0xffe8, 0xb8), // Meta_R
+    (0xffe9, 0x38), // Alt_L
+    (0xffea, 0xb8), // Alt_R
+    (0xffeb, 0xdb), // Super_L
+    (0xffec, 0xdc), // Super_R
+    (0xfe03, 0xb8), // ISO_Level3_Shift
+];
+
+/// Dead keys: X11's name, keysym, and the accent as a character of its own.
+pub(super) const DEAD_KEYS: &[(&str, u32, char)] = &[
+    ("dead_grave", 0xfe50, '`'),
+    ("dead_acute", 0xfe51, '´'),
+    ("dead_circumflex", 0xfe52, '^'),
+    ("dead_tilde", 0xfe53, '~'),
+    ("dead_macron", 0xfe54, '¯'),
+    ("dead_breve", 0xfe55, '˘'),
+    ("dead_abovedot", 0xfe56, '˙'),
+    ("dead_diaeresis", 0xfe57, '¨'),
+    ("dead_abovering", 0xfe58, '˚'),
+    ("dead_doubleacute", 0xfe59, '˝'),
+    ("dead_caron", 0xfe5a, 'ˇ'),
+    ("dead_cedilla", 0xfe5b, '¸'),
+    ("dead_ogonek", 0xfe5c, '˛'),
+    ("dead_belowdot", 0xfe60, '\u{323}'),
+    ("dead_hook", 0xfe61, '\u{309}'),
+    ("dead_horn", 0xfe62, '\u{31b}'),
+    ("dead_belowmacron", 0xfe68, '\u{331}'),
+];
+
+/// Keysyms from before Unicode for characters of the layouts, with their characters.
+pub(super) const LEGACY_KEYSYMS: &[(u32, char)] = &[
+    (0x01a3, 'Ł'),
+    (0x01b3, 'ł'),
+    (0x01f0, 'đ'),
+    (0x02a1, 'Ħ'),
+    (0x02b1, 'ħ'),
+    (0x02b9, 'ı'),
+    (0x03a2, 'ĸ'),
+    (0x03ac, 'Ŧ'),
+    (0x03bc, 'ŧ'),
+    (0x03bd, 'Ŋ'),
+    (0x03bf, 'ŋ'),
+    (0x07d9, 'Ω'),
+    (0x08fb, '←'),
+    (0x08fc, '↑'),
+    (0x08fd, '→'),
+    (0x08fe, '↓'),
+    (0x0aa9, '—'),
+    (0x0aaa, '–'),
+    (0x0ac3, '⅛'),
+    (0x0ac4, '⅜'),
+    (0x0ac5, '⅝'),
+    (0x0ac6, '⅞'),
+    (0x0ac9, '™'),
+    (0x0ad0, '‘'),
+    (0x0ad1, '’'),
+    (0x0ad2, '“'),
+    (0x0ad3, '”'),
+    (0x0afd, '‚'),
+    (0x0afe, '„'),
+];

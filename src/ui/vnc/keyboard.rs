@@ -1,0 +1,140 @@
+//! From a viewer's key events to keys of the guest.
+//!
+//! A viewer sends keysyms: what a key means on *its* keyboard. The keymap says which key of the guest's keyboard bears
+//! the symbol, and whether it takes Shift or AltGr there. As RFC 6143 7.5.4 asks, Shift is "only a hint": if the symbol needs
+//! another state than the viewer's keys left, the modifier is pressed or lifted around the key. Letters are left
+//! alone while Shift or Caps Lock is on, as the guest sees the same Shift and Caps Lock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::ui::keymap::Keymap;
+use crate::ui::{KeyCode, KeyEvent};
+
+/// Keys with a part in this.
+const SHIFT_LEFT: KeyCode = KeyCode(0x2a);
+const SHIFT_RIGHT: KeyCode = KeyCode(0x36);
+const ALT_RIGHT: KeyCode = KeyCode(0xb8);
+const CAPS_LOCK: KeyCode = KeyCode(0x3a);
+const NUM_LOCK: KeyCode = KeyCode(0x45);
+
+/// The keyboard's lights, as the guest sets them and as viewers are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leds {
+    /// Scroll Lock.
+    pub scroll: bool,
+    /// Num Lock.
+    pub num: bool,
+    /// Caps Lock.
+    pub caps: bool,
+}
+
+impl Leds {
+    /// The byte of the LED state pseudo-encoding.
+    pub(super) fn bits(self) -> u8 {
+        u8::from(self.scroll) | u8::from(self.num) << 1 | u8::from(self.caps) << 2
+    }
+}
+
+/// One viewer's keyboard.
+pub(super) struct Keyboard {
+    keymap: Arc<Keymap>,
+    lock_key_sync: bool,
+    /// Caps Lock as this viewer's keys left it, as long as the guest does not tell.
+    caps: bool,
+    /// The keys that are down, with what they were pressed for.
+    pressed: BTreeMap<KeyCode, u32>,
+}
+
+impl Keyboard {
+    pub(super) fn new(keymap: Arc<Keymap>, lock_key_sync: bool) -> Self {
+        Self { keymap, lock_key_sync, caps: false, pressed: BTreeMap::new() }
+    }
+
+    /// The events for the guest of one from the viewer. `code` is QEMU's key code, 0 if the viewer sent none; `leds`
+    /// the guest's lights if it has set any. On a text console (`is_text`) keysyms say all, and modifiers are
+    /// never added.
+    pub(super) fn event(
+        &mut self,
+        down: bool,
+        keysym: u32,
+        code: u32,
+        leds: Option<Leds>,
+        is_text: bool,
+    ) -> Vec<KeyEvent> {
+        let mut events = Vec::new();
+        let direct = u8::try_from(code).ok().filter(|code| *code != 0).map(KeyCode);
+        // A release means the key that was pressed for this keysym, even if Shift came or went since.
+        let held = self.pressed.iter().find(|(_, pressed)| **pressed == keysym).map(|(code, _)| *code);
+        let found = self.keymap.find(keysym);
+        let key = match (direct, down, held) {
+            (Some(code), ..) => Some(code),
+            (None, false, Some(code)) => Some(code),
+            _ => found.map(|key| key.code),
+        };
+        let Some(code) = key else {
+            return vec![KeyEvent { code: None, keysym, down }];
+        };
+        let main = KeyEvent { code: Some(code), keysym, down };
+        if down {
+            let around = if direct.is_some() || is_text { Vec::new() } else { self.around(keysym, code, leds) };
+            events.extend(around.iter().copied());
+            events.push(main);
+            events.extend(
+                around
+                    .iter()
+                    .rev()
+                    .filter(|event| is_modifier(event.code))
+                    .map(|event| KeyEvent { down: !event.down, ..*event }),
+            );
+            self.pressed.insert(code, keysym);
+            if code == CAPS_LOCK {
+                self.caps = !self.caps;
+            }
+        } else {
+            self.pressed.remove(&code);
+            events.push(main);
+        }
+        events
+    }
+
+    /// Releases of all keys that are down: their viewer is gone.
+    pub(super) fn release_all(&mut self) -> Vec<KeyEvent> {
+        let pressed = std::mem::take(&mut self.pressed);
+        pressed.into_iter().map(|(code, keysym)| KeyEvent { code: Some(code), keysym, down: false }).collect()
+    }
+
+    /// What has to be pressed or lifted before a key to get its symbol.
+    fn around(&self, keysym: u32, code: KeyCode, leds: Option<Leds>) -> Vec<KeyEvent> {
+        let fake = |code: KeyCode, down: bool| KeyEvent { code: Some(code), keysym: 0, down };
+        let mut events = Vec::new();
+        if is_keypad_digit(keysym) && self.lock_key_sync && leds.is_some_and(|leds| !leds.num) {
+            events.extend([fake(NUM_LOCK, true), fake(NUM_LOCK, false)]);
+        }
+        let Some(key) = self.keymap.find(keysym).filter(|key| key.code == code) else { return events };
+        let Some(level) = key.level else { return events };
+        let held: Vec<KeyCode> =
+            [SHIFT_LEFT, SHIFT_RIGHT].into_iter().filter(|code| self.pressed.contains_key(code)).collect();
+        let altgr = self.pressed.contains_key(&ALT_RIGHT);
+        let caps = leds.map_or(self.caps, |leds| leds.caps);
+        let is_letter = key.is_letter;
+        if level.shift() && held.is_empty() && !(is_letter && caps) {
+            events.push(fake(SHIFT_LEFT, true));
+        } else if !level.shift() && !is_letter {
+            events.extend(held.iter().map(|code| fake(*code, false)));
+        }
+        if level.altgr() != altgr && (level.altgr() || self.keymap.has_altgr()) {
+            events.push(fake(ALT_RIGHT, level.altgr()));
+        }
+        events
+    }
+}
+
+fn is_modifier(code: Option<KeyCode>) -> bool {
+    code.is_some_and(|code| [SHIFT_LEFT, SHIFT_RIGHT, ALT_RIGHT].contains(&code))
+}
+
+/// XK_KP_0 to XK_KP_9, and the two decimal signs: keys that mean something else without Num Lock.
+fn is_keypad_digit(keysym: u32) -> bool {
+    matches!(keysym, 0xffac | 0xffae | 0xffb0..=0xffb9)
+}
