@@ -1,8 +1,30 @@
 //! Disk images: protocols, formats and filters as a graph of blocking nodes, and the queue that a disk controller
 //! holds.
 
+mod error;
+pub mod format;
+mod graph;
+#[cfg(test)]
+mod memory;
 mod node;
+mod options;
+pub mod probe;
+pub mod protocol;
 mod queue;
+mod sharing;
+mod worker;
 
-pub use node::{BlockNode, Extent, IoResult};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use error::{LockKind, OpenError, errno_text};
+pub use graph::{Format, Image, OpenFlags, Opener, Share, open};
+pub use node::{BlockNode, Extent, IoResult, NodeInfo};
+pub use options::{CacheMode, NodeOptions, parse_size};
 pub use queue::{BlockQueue, Completion, Op, Payload, Request};
+pub use sharing::{Permissions, Sharing};
+pub use worker::{Disk, DiskError, DiskOptions, ErrorAction, ErrorPolicy, Notify, OnError, Stats};
+
+/// Locks; what a panicking thread left is used as it is.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -3,6 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use super::error::OpenError;
+use super::sharing::Sharing;
+
 /// What block operations return. Errors carry the host's errno where there is one.
 pub type IoResult<T> = io::Result<T>;
 
@@ -19,6 +22,17 @@ pub struct Extent {
     pub compressed: bool,
     /// Where it begins in the file below, if it is stored there as it is.
     pub offset: Option<u64>,
+}
+
+/// What a node is, for monitors and messages.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeInfo {
+    /// The driver's name ("qcow2", "file").
+    pub driver: &'static str,
+    /// The file's name as QEMU shows it.
+    pub filename: String,
+    /// Whether writes are refused.
+    pub read_only: bool,
 }
 
 /// A protocol, a format or a filter. Offsets and lengths are in bytes; nothing need be aligned.
@@ -80,6 +94,19 @@ pub trait BlockNode: Send + Sync {
     /// `Unsupported` where the node has a fixed length.
     fn truncate(&self, _len: u64) -> IoResult<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Takes the image locks for what the node's user does with it, where the node has such locks.
+    ///
+    /// # Errors
+    /// [`OpenError::Lock`].
+    fn set_sharing(&self, _sharing: Sharing) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    /// What it is.
+    fn info(&self) -> NodeInfo {
+        NodeInfo::default()
     }
 
     /// The nodes below, by role ("file", "backing").

@@ -2,5 +2,6 @@
 //! `unsafe` live here, each wrapped once.
 
 pub mod fd;
+pub mod lock;
 pub mod signal;
 pub mod tty;

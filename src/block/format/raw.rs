@@ -1,0 +1,153 @@
+//! `raw`: the file is the disk, or a window of it.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
+use crate::block::probe::{self, Guess};
+
+/// The unit that a raw disk's length is rounded up to.
+const SECTOR: u64 = 512;
+
+/// A raw disk.
+pub struct RawNode {
+    file: Arc<dyn BlockNode>,
+    /// First byte in the file (`offset=`).
+    start: u64,
+    /// Length (`size=`), else up to the end of the file.
+    fixed_len: Option<u64>,
+    read_only: bool,
+    /// The format was guessed: a guest that writes another format's header into its first sector would choose what
+    /// the host opens next time.
+    guessed: bool,
+}
+
+impl RawNode {
+    /// The whole file.
+    #[must_use]
+    pub fn new(file: Arc<dyn BlockNode>, read_only: bool) -> Self {
+        Self { file, start: 0, fixed_len: None, read_only, guessed: false }
+    }
+
+    /// A window of it.
+    #[must_use]
+    pub fn window(mut self, start: u64, len: Option<u64>) -> Self {
+        (self.start, self.fixed_len) = (start, len);
+        self
+    }
+
+    /// The format was probed, not named: the first sector is guarded.
+    #[must_use]
+    pub fn guessed(mut self) -> Self {
+        self.guessed = true;
+        self
+    }
+
+    fn place(&self, offset: u64, len: u64) -> IoResult<u64> {
+        let end = offset.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        if end > self.len()? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.start.checked_add(offset).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn writable(&self, offset: u64, len: u64) -> IoResult<u64> {
+        if self.read_only {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.place(offset, len)
+    }
+
+    /// Refuses (`EPERM`) to make the first sector look like another format.
+    fn guard(&self, offset: u64, buf: &[u8]) -> IoResult<()> {
+        if !self.guessed || offset >= SECTOR || buf.is_empty() {
+            return Ok(());
+        }
+        let mut sector = [0; SECTOR as usize];
+        self.file.read_at(self.start, &mut sector)?;
+        let at = usize::try_from(offset).unwrap_or(0);
+        let len = buf.len().min(sector.len() - at);
+        sector[at..at + len].copy_from_slice(&buf[..len]);
+        if probe::guess(&sector) == Guess::Raw { Ok(()) } else { Err(io::Error::from_raw_os_error(1)) }
+    }
+}
+
+impl BlockNode for RawNode {
+    fn len(&self) -> IoResult<u64> {
+        match self.fixed_len {
+            Some(len) => Ok(len),
+            None => Ok(self.file.len()?.saturating_sub(self.start).next_multiple_of(SECTOR)),
+        }
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> IoResult<()> {
+        let at = self.place(offset, buf.len() as u64)?;
+        self.file.read_at(at, buf)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8], fua: bool) -> IoResult<()> {
+        let at = self.writable(offset, buf.len() as u64)?;
+        self.guard(offset, buf)?;
+        self.file.write_at(at, buf, fua)
+    }
+
+    fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> IoResult<()> {
+        let at = self.writable(offset, len)?;
+        self.file.zero(at, len, may_unmap)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> IoResult<()> {
+        let at = self.writable(offset, len)?;
+        self.file.discard(at, len)
+    }
+
+    fn flush(&self) -> IoResult<()> {
+        self.file.flush()
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> IoResult<(Extent, u64)> {
+        let at = self.place(offset, len)?;
+        self.file.extent(at, len)
+    }
+
+    fn truncate(&self, len: u64) -> IoResult<()> {
+        if self.fixed_len.is_some() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.file.truncate(self.start.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?)
+    }
+
+    fn info(&self) -> NodeInfo {
+        NodeInfo { driver: "raw", filename: self.file.info().filename, read_only: self.read_only }
+    }
+
+    fn children(&self) -> Vec<(&'static str, Arc<dyn BlockNode>)> {
+        vec![("file", Arc::clone(&self.file))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::memory::MemoryNode;
+
+    #[test]
+    fn a_guessed_raw_disk_cannot_become_a_qcow2_header() {
+        let raw = RawNode::new(MemoryNode::new(4096), false).guessed();
+        raw.write_at(0, b"QFI", false).unwrap();
+        assert_eq!(raw.write_at(3, b"\xfb\0\0\0\x03", false).unwrap_err().raw_os_error(), Some(1));
+        raw.write_at(512, b"QFI\xfb\0\0\0\x03", false).unwrap();
+        let named = RawNode::new(MemoryNode::new(4096), false);
+        named.write_at(0, b"QFI\xfb\0\0\0\x03", false).unwrap();
+    }
+
+    #[test]
+    fn lengths_round_up_to_sectors_and_the_rest_reads_as_zeros() {
+        let raw = RawNode::new(MemoryNode::new(700), false);
+        assert_eq!(raw.len().unwrap(), 1024);
+        let mut buf = [1; 512];
+        raw.read_at(512, &mut buf).unwrap();
+        assert_eq!(buf, [0; 512]);
+        assert!(raw.read_at(1000, &mut buf).is_err());
+    }
+}

@@ -1,0 +1,4 @@
+//! Where bytes are: host files and devices, and nothing at all.
+
+pub mod file;
+pub mod null;
