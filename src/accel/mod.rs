@@ -1,12 +1,17 @@
 //! Accelerators: what executes the guest's instructions.
 
+mod choose;
+pub mod kvm;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::bus::{GuestBus, LineSink};
-use crate::cpu::CpuState;
+use crate::cpu::{CpuModel, CpuState, HostCpu};
 use crate::mem::RamRange;
+
+pub use choose::{AccelRequest, Chosen, HELP, choose, virtualization_flag};
 
 /// Why an accelerator cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +82,17 @@ pub trait Accelerator: Send + Sync {
     /// Marks the pages that the guest wrote since the last call, in the bitmap of each tracked block.
     fn sync_dirty(&self);
 
+    /// What the host's processor and this accelerator can give a guest, for [`crate::cpu::resolve`].
+    ///
+    /// # Errors
+    /// The host refuses to tell.
+    fn host_cpu(&self) -> Result<HostCpu, AccelError> {
+        Ok(HostCpu::default())
+    }
+
+    /// The processor that the vCPUs are to be. Called once, before the first of them is made.
+    fn set_cpu_model(&self, _model: Arc<CpuModel>) {}
+
     /// Makes vCPU `index` (also its position in the topology). Called on the thread that will run it.
     ///
     /// # Errors
@@ -104,6 +120,14 @@ pub trait Accelerator: Send + Sync {
     /// # Errors
     /// The host refuses.
     fn add_irqfd(&self, gsi: u32, fd: BorrowedFd<'_>, resample: Option<BorrowedFd<'_>>) -> Result<(), AccelError>;
+
+    /// Undoes [`Accelerator::add_irqfd`].
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn remove_irqfd(&self, _gsi: u32, _fd: BorrowedFd<'_>) -> Result<(), AccelError> {
+        Err(AccelError::Unsupported(format!("{} has no interrupt descriptors", self.name())))
+    }
 
     /// The machine stopped: guest-visible clocks stand still.
     fn machine_stopped(&self) {}
@@ -143,6 +167,14 @@ pub trait Vcpu {
     /// # Errors
     /// The host refuses.
     fn inject_nmi(&mut self) -> Result<(), AccelError>;
+
+    /// Raises a system management interrupt.
+    ///
+    /// # Errors
+    /// The host refuses, or has no system management mode.
+    fn inject_smi(&mut self) -> Result<(), AccelError> {
+        Err(AccelError::Unsupported("system management mode is not available".to_owned()))
+    }
 
     /// The guest physical address behind a linear address, by the vCPU's present page tables.
     fn translate(&mut self, gva: u64) -> Option<u64>;

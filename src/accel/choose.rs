@@ -1,0 +1,158 @@
+//! Which accelerator a machine gets.
+
+use std::fs;
+use std::sync::Arc;
+
+use super::{AccelError, Accelerator, kvm};
+
+/// The answer to `-accel help`.
+pub const HELP: &str = "Accelerators supported in QEMU binary:\nkvm\n";
+
+/// One `-accel name,property=value,...`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AccelRequest {
+    /// "kvm".
+    pub name: String,
+    /// Its properties, in the order given.
+    pub properties: Vec<(String, String)>,
+}
+
+/// An accelerator, and what the user should know about it.
+pub struct Chosen {
+    /// The accelerator.
+    pub accelerator: Arc<dyn Accelerator>,
+    /// Lines for standard error.
+    pub warnings: Vec<String>,
+}
+
+/// What the accelerators of other versions and of QEMU are called.
+const OTHERS: &[&str] = &["tcg", "xen", "qtest", "hvf", "whpx", "nvmm", "mshv"];
+
+/// The flag of hardware virtualization in the text of `/proc/cpuinfo`: "vmx" or "svm".
+#[must_use]
+pub fn virtualization_flag(cpuinfo: &str) -> Option<&'static str> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("flags"))?;
+    line.split_whitespace().find_map(|word| match word {
+        "vmx" => Some("vmx"),
+        "svm" => Some("svm"),
+        _ => None,
+    })
+}
+
+/// Opens the first accelerator of `requests` that works; without requests, KVM.
+///
+/// # Errors
+/// None of them works; the last one's reason is returned, as QEMU does.
+pub fn choose(requests: &[AccelRequest]) -> Result<Chosen, AccelError> {
+    if requests.is_empty() {
+        return choose_default(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default());
+    }
+    let mut warnings = Vec::new();
+    for (position, request) in requests.iter().enumerate() {
+        let last = position + 1 == requests.len();
+        match open(request) {
+            Ok((accelerator, more)) => {
+                warnings.extend(more);
+                return Ok(Chosen { accelerator, warnings });
+            }
+            Err(error) if last => return Err(error),
+            Err(error) => warnings.push(error.to_string()),
+        }
+    }
+    Err(AccelError::Unsupported("no accelerator found".to_owned()))
+}
+
+fn choose_default(cpuinfo: &str) -> Result<Chosen, AccelError> {
+    let (kvm, mut warnings) = kvm::open()?;
+    if virtualization_flag(cpuinfo).is_none() {
+        warnings.insert(
+            0,
+            "this CPU shows neither vmx nor svm; there is no software CPU in this version, so the machine runs on the \
+             KVM that /dev/kvm offers"
+                .to_owned(),
+        );
+    }
+    Ok(Chosen { accelerator: Arc::new(kvm), warnings })
+}
+
+fn open(request: &AccelRequest) -> Result<(Arc<dyn Accelerator>, Vec<String>), AccelError> {
+    match request.name.as_str() {
+        "kvm" => {
+            check_kvm_properties(&request.properties)?;
+            let (kvm, warnings) = kvm::open()?;
+            Ok((Arc::new(kvm), warnings))
+        }
+        name if OTHERS.contains(&name) => {
+            Err(AccelError::Unsupported(format!("accelerator '{name}' is not supported by this version")))
+        }
+        name => Err(AccelError::Unsupported(format!("invalid accelerator {name}"))),
+    }
+}
+
+/// QEMU's properties of its KVM accelerator.
+fn check_kvm_properties(properties: &[(String, String)]) -> Result<(), AccelError> {
+    for (name, value) in properties {
+        let works = match name.as_str() {
+            "kernel-irqchip" => value == "on",
+            "dirty-ring-size" => value == "0",
+            "kvm-shadow-mem"
+            | "notify-vmexit"
+            | "notify-window"
+            | "xen-evtchn-max-pirq"
+            | "xen-gnttab-max-frames"
+            | "xen-version"
+            | "device" => false,
+            _ => {
+                return Err(AccelError::Unsupported(format!("Property 'kvm-accel.{name}' not found")));
+            }
+        };
+        if !works {
+            return Err(AccelError::Unsupported(format!("-accel kvm,{name}={value} is not supported by this version")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(name: &str, properties: &[(&str, &str)]) -> AccelRequest {
+        let properties = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        AccelRequest { name: name.to_owned(), properties }
+    }
+
+    fn refusal(requests: &[AccelRequest]) -> String {
+        choose(requests).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn an_unknown_accelerator_gets_qemus_text() {
+        assert_eq!(refusal(&[request("kwm", &[])]), "invalid accelerator kwm");
+    }
+
+    #[test]
+    fn accelerators_of_other_versions_are_refused_by_name() {
+        assert_eq!(refusal(&[request("tcg", &[])]), "accelerator 'tcg' is not supported by this version");
+    }
+
+    #[test]
+    fn an_unknown_property_gets_qemus_text() {
+        assert_eq!(refusal(&[request("kvm", &[("foo", "1")])]), "Property 'kvm-accel.foo' not found");
+    }
+
+    #[test]
+    fn a_property_that_does_not_work_is_refused_by_name() {
+        assert_eq!(
+            refusal(&[request("kvm", &[("kernel-irqchip", "split")])]),
+            "-accel kvm,kernel-irqchip=split is not supported by this version"
+        );
+    }
+
+    #[test]
+    fn the_virtualization_flag_is_a_whole_word() {
+        assert_eq!(virtualization_flag("processor: 0\nflags\t\t: fpu vmx_x svm"), Some("svm"));
+        assert_eq!(virtualization_flag("flags : fpu vmx"), Some("vmx"));
+        assert_eq!(virtualization_flag("model name : vmx"), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! The in-kernel interrupt controllers and the eventfds that reach them.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
+    KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE, KvmIrqRouting, kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch,
+    kvm_ioeventfd_flag_nr_deassign, kvm_ioeventfd_flag_nr_pio, kvm_irq_routing_entry, kvm_irq_routing_irqchip,
+    kvm_irqfd,
+};
+use kvm_ioctls::VmFd;
+
+use crate::accel::{AccelError, IoEvent};
+use crate::bus::LineSink;
+
+use super::{host_error, io_error, sys};
+
+/// Pins of the I/O APIC.
+const IOAPIC_PINS: u32 = 24;
+
+/// KVM's PICs and I/O APIC: input n is global system interrupt n.
+pub(super) struct KernelIrqChip {
+    pub(super) vm: Arc<VmFd>,
+}
+
+impl LineSink for KernelIrqChip {
+    fn set_level(&self, input: u32, high: bool) {
+        if let Err(error) = self.vm.set_irq_line(input, high) {
+            log::error!("KVM_IRQ_LINE {input}: {error}");
+        }
+    }
+}
+
+/// One route of a global system interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Route {
+    gsi: u32,
+    chip: u32,
+    pin: u32,
+}
+
+/// The PC's wiring: ISA interrupts reach both the PICs and the I/O APIC, where the timer's IRQ 0 is on pin 2 (the
+/// override that the MADT announces); pins 16-23 belong to the I/O APIC alone.
+fn pc_routes() -> impl Iterator<Item = Route> {
+    let master = (0..8).map(|irq| Route { gsi: irq, chip: KVM_IRQCHIP_PIC_MASTER, pin: irq });
+    let slave = (0..8).map(|pin| Route { gsi: 8 + pin, chip: KVM_IRQCHIP_PIC_SLAVE, pin });
+    let ioapic = (0..IOAPIC_PINS).filter(|gsi| *gsi != 2).map(|gsi| Route {
+        gsi,
+        chip: KVM_IRQCHIP_IOAPIC,
+        pin: if gsi == 0 { 2 } else { gsi },
+    });
+    master.chain(slave).chain(ioapic)
+}
+
+/// Tells the kernel the PC's routes.
+pub(super) fn set_pc_routes(vm: &VmFd) -> Result<(), AccelError> {
+    let entries: Vec<_> = pc_routes()
+        .map(|route| {
+            let mut entry =
+                kvm_irq_routing_entry { gsi: route.gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
+            entry.u.irqchip = kvm_irq_routing_irqchip { irqchip: route.chip, pin: route.pin };
+            entry
+        })
+        .collect();
+    let table = KvmIrqRouting::from_entries(&entries)
+        .map_err(|_| AccelError::Unsupported("KVM_SET_GSI_ROUTING: too many routes".to_owned()))?;
+    vm.set_gsi_routing(&table).map_err(|e| host_error("KVM_SET_GSI_ROUTING", e))
+}
+
+/// Attaches an interrupt eventfd.
+pub(super) fn add_irqfd(
+    vm: &VmFd,
+    gsi: u32,
+    fd: BorrowedFd<'_>,
+    resample: Option<BorrowedFd<'_>>,
+) -> Result<(), AccelError> {
+    let mut request = kvm_irqfd { fd: sys::raw(fd).cast_unsigned(), gsi, ..Default::default() };
+    if let Some(resample) = resample {
+        request.flags = KVM_IRQFD_FLAG_RESAMPLE;
+        request.resamplefd = sys::raw(resample).cast_unsigned();
+    }
+    sys::irqfd(vm, &request).map_err(|e| io_error("KVM_IRQFD", e))
+}
+
+/// Detaches an interrupt eventfd.
+pub(super) fn remove_irqfd(vm: &VmFd, gsi: u32, fd: BorrowedFd<'_>) -> Result<(), AccelError> {
+    let request =
+        kvm_irqfd { fd: sys::raw(fd).cast_unsigned(), gsi, flags: KVM_IRQFD_FLAG_DEASSIGN, ..Default::default() };
+    sys::irqfd(vm, &request).map_err(|e| io_error("KVM_IRQFD", e))
+}
+
+/// Attaches or detaches an eventfd that takes guest writes.
+pub(super) fn ioeventfd(vm: &VmFd, event: IoEvent, fd: BorrowedFd<'_>, attach: bool) -> Result<(), AccelError> {
+    let (addr, len, value, port) = match event {
+        IoEvent::Port { port, len, value } => (u64::from(port), len, value, true),
+        IoEvent::Mmio { gpa, len, value } => (gpa, len, value, false),
+    };
+    let bit = |set: bool, number: u32| if set { 1 << number } else { 0 };
+    let request = kvm_ioeventfd {
+        datamatch: value.unwrap_or(0),
+        addr,
+        len: u32::from(len),
+        fd: sys::raw(fd),
+        flags: bit(port, kvm_ioeventfd_flag_nr_pio)
+            | bit(value.is_some(), kvm_ioeventfd_flag_nr_datamatch)
+            | bit(!attach, kvm_ioeventfd_flag_nr_deassign),
+        ..Default::default()
+    };
+    sys::ioeventfd(vm, &request).map_err(|e| io_error("KVM_IOEVENTFD", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timer_is_on_pin_2_of_the_io_apic() {
+        let routes: Vec<_> = pc_routes().collect();
+        assert!(routes.contains(&Route { gsi: 0, chip: KVM_IRQCHIP_IOAPIC, pin: 2 }));
+        assert!(!routes.iter().any(|route| route.chip == KVM_IRQCHIP_IOAPIC && route.gsi == 2));
+        assert!(routes.contains(&Route { gsi: 9, chip: KVM_IRQCHIP_PIC_SLAVE, pin: 1 }));
+        assert_eq!(routes.len(), 16 + 23);
+    }
+}

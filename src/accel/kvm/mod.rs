@@ -1,0 +1,369 @@
+//! The KVM accelerator (Linux, `Documentation/virt/kvm/api.rst`).
+//!
+//! The kernel runs the processors and holds the interrupt controllers and the timer chip (PIT); port and memory
+//! accesses that it cannot serve come back to us. What a host's KVM cannot do costs one warning where the machine can
+//! do without it.
+#![expect(unsafe_code)] // UNSAFE: memory slots, the shared run structure, signals, ioctls that kvm-ioctls lacks
+
+mod caps;
+mod cpuid;
+mod fpu;
+mod irq;
+mod kick;
+mod lapic;
+mod memory;
+mod msr;
+mod regs;
+mod sys;
+mod vcpu;
+
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_clock_data, kvm_pit_config};
+use kvm_ioctls::{Cap, Kvm as KvmSystem, VmFd};
+
+use crate::bus::LineSink;
+use crate::cpu::{CpuModel, HostCpu};
+use crate::mem::RamRange;
+
+use self::irq::KernelIrqChip;
+use self::kick::Kicker;
+use self::memory::Slots;
+use self::vcpu::KvmVcpu;
+use super::{AccelError, Accelerator, IoEvent, Vcpu};
+
+/// The only version of the interface that there ever was.
+const API_VERSION: i32 = 12;
+
+/// Four pages below the firmware that KVM needs on VT-x hosts without "unrestricted guest": one for a page table that
+/// maps addresses to themselves, three for a task state segment. The e820 map that the guest gets reserves them.
+pub const IDENTITY_MAP_ADDRESS: u64 = 0xfeff_c000;
+/// See [`IDENTITY_MAP_ADDRESS`].
+pub const TSS_ADDRESS: usize = 0xfeff_d000;
+
+fn host_error(what: &'static str, error: kvm_ioctls::Error) -> AccelError {
+    io_error(what, io::Error::from_raw_os_error(error.errno()))
+}
+
+fn io_error(what: &'static str, source: io::Error) -> AccelError {
+    AccelError::Host { what, source }
+}
+
+/// Proof that memory slots stay as they are for now.
+struct Entered<'a>(#[expect(dead_code, reason = "held for its Drop")] RwLockReadGuard<'a, ()>);
+
+/// What the machine's thread and the vCPU threads share.
+struct Vm {
+    kvm: KvmSystem,
+    fd: Arc<VmFd>,
+    slots: Mutex<Slots>,
+    model: OnceLock<Arc<CpuModel>>,
+    msrs: msr::MsrTable,
+    kickers: Mutex<Vec<Arc<Kicker>>>,
+    // Keeping vCPUs out of the guest while memory changes: each holds `running` for reading inside KVM_RUN.
+    running: RwLock<()>,
+    closed: AtomicBool,
+    gate: Mutex<()>,
+    /// How often the machine was resumed.
+    resumes: AtomicU64,
+    /// kvmclock when the machine stopped.
+    stopped_clock: Mutex<Option<kvm_clock_data>>,
+    // What the host can do.
+    has_xsave: bool,
+    xsave_len: usize,
+    has_xcrs: bool,
+    has_debugregs: bool,
+    has_clock: bool,
+    has_payload: bool,
+    has_smm: bool,
+}
+
+impl Vm {
+    fn cpu_model(&self) -> Result<Arc<CpuModel>, AccelError> {
+        let missing = || AccelError::Unsupported("KVM: a vCPU was made before the CPU model was chosen".to_owned());
+        self.model.get().cloned().ok_or_else(missing)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kickers(&self) -> MutexGuard<'_, Vec<Arc<Kicker>>> {
+        self.kickers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_kicker(&self, kicker: &Arc<Kicker>) {
+        self.kickers().push(Arc::clone(kicker));
+    }
+
+    fn forget_kicker(&self, kicker: &Arc<Kicker>) {
+        self.kickers().retain(|other| !Arc::ptr_eq(other, kicker));
+    }
+
+    fn read_memory(&self, gpa: u64, buf: &mut [u8]) -> usize {
+        self.slots().read(gpa, buf)
+    }
+
+    /// A vCPU asks to run; waits while memory changes.
+    fn enter(&self) -> Entered<'_> {
+        loop {
+            if self.closed.load(Ordering::SeqCst) {
+                drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+            let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+            if !self.closed.load(Ordering::SeqCst) {
+                return Entered(running);
+            }
+        }
+    }
+
+    /// Runs `change` while no vCPU is in the guest: one that met memory half changed could fail to fetch an
+    /// instruction, which ends the machine.
+    fn exclude_vcpus<T>(&self, change: impl FnOnce() -> T) -> T {
+        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closed.store(true, Ordering::SeqCst);
+        for kicker in self.kickers().iter() {
+            kicker.nudge();
+        }
+        let running: RwLockWriteGuard<'_, ()> = self.running.write().unwrap_or_else(PoisonError::into_inner);
+        let result = change();
+        self.closed.store(false, Ordering::SeqCst);
+        drop(running);
+        drop(gate);
+        result
+    }
+}
+
+/// A KVM virtual machine.
+pub struct Kvm {
+    vm: Arc<Vm>,
+    irqchip: Arc<KernelIrqChip>,
+}
+
+/// Opens `/dev/kvm` and makes a virtual machine with in-kernel interrupt controllers and PIT. Also returns a warning
+/// for each optional feature that the host lacks.
+///
+/// # Errors
+/// There is no KVM, it may not be used, or it lacks something without which nothing runs.
+pub fn open() -> Result<(Kvm, Vec<String>), AccelError> {
+    open_at(Path::new("/dev/kvm"))
+}
+
+fn open_at(path: &Path) -> Result<(Kvm, Vec<String>), AccelError> {
+    let device = open_device(path)?;
+    let version = device.get_api_version();
+    if version != API_VERSION {
+        return Err(AccelError::Unsupported(format!(
+            "{} speaks version {version} of the KVM interface, this program version {API_VERSION}",
+            path.display()
+        )));
+    }
+    let missing = caps::missing(&device);
+    if !missing.required.is_empty() {
+        let list = missing.required.join(", ");
+        return Err(AccelError::Unsupported(format!("the host's KVM lacks {list}; a newer kernel has it")));
+    }
+    Ok((Kvm::create(device)?, missing.warnings))
+}
+
+fn open_device(path: &Path) -> Result<KvmSystem, AccelError> {
+    let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())
+        .map_err(|_| AccelError::Unsupported("a device's name has no zero byte".to_owned()))?;
+    KvmSystem::new_with_path(&name).map_err(|error| {
+        let error = io::Error::from_raw_os_error(error.errno());
+        AccelError::Unsupported(diagnose(path, &error, &fs::read_to_string("/proc/cpuinfo").unwrap_or_default()))
+    })
+}
+
+/// What a person must do to get a KVM device that opens.
+fn diagnose(path: &Path, error: &io::Error, cpuinfo: &str) -> String {
+    let path = path.display();
+    let advice = match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            "you may not use it: add yourself to the group kvm ('sudo usermod -aG kvm $USER') and log in again"
+        }
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => match super::virtualization_flag(cpuinfo) {
+            Some("vmx") => {
+                "load the module ('sudo modprobe kvm_intel'); if that fails, enable Intel VT-x in the BIOS setup"
+            }
+            Some(_) => "load the module ('sudo modprobe kvm_amd'); if that fails, enable AMD-V (SVM) in the BIOS setup",
+            None => {
+                "this CPU shows neither vmx nor svm: enable virtualization in the BIOS setup, or in the hypervisor \
+                 that this host is a guest of"
+            }
+        },
+        Some(libc::EBUSY) => "another hypervisor uses the CPU's virtualization",
+        _ => "the kernel refuses it",
+    };
+    let reason = host_text(error);
+    format!("Could not access KVM kernel module: {path}: {reason}: {advice}")
+}
+
+/// The C library's text for an error, without Rust's "(os error n)".
+fn host_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+impl Kvm {
+    fn create(kvm: KvmSystem) -> Result<Self, AccelError> {
+        let fd = Arc::new(create_vm(&kvm)?);
+        if fd.check_extension(Cap::SetIdentityMapAddr) {
+            fd.set_identity_map_address(IDENTITY_MAP_ADDRESS)
+                .map_err(|e| host_error("KVM_SET_IDENTITY_MAP_ADDR", e))?;
+        }
+        fd.set_tss_address(TSS_ADDRESS).map_err(|e| host_error("KVM_SET_TSS_ADDR", e))?;
+        fd.create_irq_chip().map_err(|e| host_error("KVM_CREATE_IRQCHIP", e))?;
+        irq::set_pc_routes(&fd)?;
+        // Lost ticks are delivered late, which is the kernel's default and what old guests' clocks need.
+        let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+        fd.create_pit2(pit).map_err(|e| host_error("KVM_CREATE_PIT2", e))?;
+        let xsave_len = usize::try_from(fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
+        let vm = Vm {
+            has_xsave: fd.check_extension(Cap::Xsave),
+            xsave_len,
+            has_xcrs: fd.check_extension(Cap::Xcrs),
+            has_debugregs: fd.check_extension(Cap::Debugregs),
+            has_clock: fd.check_extension(Cap::AdjustClock),
+            has_payload: false,
+            has_smm: fd.check_extension(Cap::X86Smm),
+            kvm,
+            fd: Arc::clone(&fd),
+            slots: Mutex::default(),
+            model: OnceLock::new(),
+            msrs: msr::MsrTable::default(),
+            kickers: Mutex::default(),
+            running: RwLock::new(()),
+            closed: AtomicBool::new(false),
+            gate: Mutex::new(()),
+            resumes: AtomicU64::new(0),
+            stopped_clock: Mutex::new(None),
+        };
+        Ok(Self { vm: Arc::new(vm), irqchip: Arc::new(KernelIrqChip { vm: fd }) })
+    }
+
+    fn stopped_clock(&self) -> MutexGuard<'_, Option<kvm_clock_data>> {
+        self.vm.stopped_clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// KVM_CREATE_VM; a signal may interrupt it.
+fn create_vm(kvm: &KvmSystem) -> Result<VmFd, AccelError> {
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result.map_err(|e| host_error("KVM_CREATE_VM", e)),
+        }
+    }
+}
+
+impl Accelerator for Kvm {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn set_memory(&self, ranges: &[RamRange]) -> Result<(), AccelError> {
+        let plan = self.vm.slots().plan(ranges);
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let removes = plan.removes();
+        let change = || self.vm.slots().apply(&self.vm.fd, plan);
+        if removes { self.vm.exclude_vcpus(change) } else { change() }
+    }
+
+    fn sync_dirty(&self) {
+        self.vm.slots().sync_dirty(&self.vm.fd);
+    }
+
+    fn host_cpu(&self) -> Result<HostCpu, AccelError> {
+        let table = self
+            .vm
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|e| host_error("KVM_GET_SUPPORTED_CPUID", e))?;
+        let tsc_deadline = self.vm.fd.check_extension(Cap::TscDeadlineTimer);
+        Ok(HostCpu::kvm(cpuid::leaves(&table), tsc_deadline))
+    }
+
+    fn set_cpu_model(&self, model: Arc<CpuModel>) {
+        // The first choice stays: vCPUs may exist already.
+        let _ = self.vm.model.set(model);
+    }
+
+    fn create_vcpu(&self, index: u32) -> Result<Box<dyn Vcpu>, AccelError> {
+        Ok(Box::new(KvmVcpu::new(&self.vm, index)?))
+    }
+
+    fn irqchip(&self) -> Option<Arc<dyn LineSink>> {
+        Some(Arc::clone(&self.irqchip) as Arc<dyn LineSink>)
+    }
+
+    fn add_ioevent(&self, event: IoEvent, fd: BorrowedFd<'_>) -> Result<(), AccelError> {
+        irq::ioeventfd(&self.vm.fd, event, fd, true)
+    }
+
+    fn remove_ioevent(&self, event: IoEvent, fd: BorrowedFd<'_>) -> Result<(), AccelError> {
+        irq::ioeventfd(&self.vm.fd, event, fd, false)
+    }
+
+    fn add_irqfd(&self, gsi: u32, fd: BorrowedFd<'_>, resample: Option<BorrowedFd<'_>>) -> Result<(), AccelError> {
+        irq::add_irqfd(&self.vm.fd, gsi, fd, resample)
+    }
+
+    fn remove_irqfd(&self, gsi: u32, fd: BorrowedFd<'_>) -> Result<(), AccelError> {
+        irq::remove_irqfd(&self.vm.fd, gsi, fd)
+    }
+
+    fn machine_stopped(&self) {
+        if self.vm.has_clock {
+            // Without the value the clock merely runs on, as it does on hosts that cannot stop it.
+            *self.stopped_clock() = self.vm.fd.get_clock().ok();
+        }
+    }
+
+    fn machine_started(&self) {
+        let Some(stopped) = self.stopped_clock().take() else { return };
+        let clock = kvm_clock_data { clock: stopped.clock, ..Default::default() };
+        if let Err(error) = self.vm.fd.set_clock(&clock) {
+            log::warn!("KVM_SET_CLOCK: {error}");
+        }
+        self.vm.resumes.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice(errno: i32, cpuinfo: &str) -> String {
+        diagnose(Path::new("/dev/kvm"), &io::Error::from_raw_os_error(errno), cpuinfo)
+    }
+
+    #[test]
+    fn a_missing_device_names_the_module_of_the_cpu() {
+        assert!(advice(libc::ENOENT, "flags\t\t: fpu vmx sse").contains("modprobe kvm_intel"));
+        assert!(advice(libc::ENOENT, "flags\t\t: fpu svm sse").contains("modprobe kvm_amd"));
+        assert!(advice(libc::ENOENT, "flags\t\t: fpu sse").contains("BIOS"));
+    }
+
+    #[test]
+    fn a_forbidden_device_names_the_group() {
+        let text = advice(libc::EACCES, "");
+        assert!(text.starts_with("Could not access KVM kernel module: /dev/kvm: Permission denied: "));
+        assert!(text.contains("group kvm"));
+    }
+
+    #[test]
+    fn opening_what_is_no_device_is_an_error() {
+        assert!(open_at(Path::new("/nonexistent/kvm")).is_err());
+    }
+}
