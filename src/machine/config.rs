@@ -254,6 +254,8 @@ pub struct DriveSpec {
     pub bus: u32,
     /// Unit on the bus.
     pub unit: u32,
+    /// `cache=writethrough` and `directsync`: the drive starts with its write cache off, every write is flushed.
+    pub write_through: bool,
     /// The option as typed ("-drive file=x"), for messages; empty for a default.
     pub origin: String,
 }

@@ -1,0 +1,526 @@
+//! `-machine`, `-accel`, `-cpu`.
+
+use serde_json::{Map, Value};
+
+use super::low::Low;
+use super::stop::{Step, Stop};
+use crate::keyval::suggest::with_hint;
+use crate::keyval::tree;
+use crate::keyval::value::{ValueError, parse_bool, parse_tree_size};
+use crate::machine::config::{AccelSpec, CpuSpec, MachineSpec};
+
+const PC: &str = "Standard PC (i440FX + PIIX, 1996)";
+const PC_PREFIX: &str = "pc-i440fx-";
+
+/// The versions of the `pc` machine: QEMU 10.0's, newest first.
+const PC_VERSIONS: &[(u32, u32)] = &[
+    (10, 0),
+    (9, 2),
+    (9, 1),
+    (9, 0),
+    (8, 2),
+    (8, 1),
+    (8, 0),
+    (7, 2),
+    (7, 1),
+    (7, 0),
+    (6, 2),
+    (6, 1),
+    (6, 0),
+    (5, 2),
+    (5, 1),
+    (5, 0),
+    (4, 2),
+    (4, 1),
+    (4, 0),
+    (3, 1),
+    (3, 0),
+    (2, 12),
+    (2, 11),
+    (2, 10),
+    (2, 9),
+    (2, 8),
+    (2, 7),
+    (2, 6),
+    (2, 5),
+    (2, 4),
+];
+
+/// Versions up to this one are deprecated in QEMU 10.0.
+const LAST_DEPRECATED: (u32, u32) = (7, 0);
+
+/// QEMU's other machines.
+const FOREIGN: &[&str] = &["microvm", "q35", "isapc", "x-remote", "xenfv", "xenpv"];
+
+/// A machine, found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Found {
+    pub(super) name: String,
+    /// Its version; `None` for the empty machine.
+    pub(super) version: Option<(u32, u32)>,
+}
+
+impl Found {
+    pub(super) fn is_pc(&self) -> bool {
+        self.version.is_some()
+    }
+
+    fn deprecated(&self) -> bool {
+        self.version.is_some_and(|v| v <= LAST_DEPRECATED)
+    }
+}
+
+fn newest() -> (u32, u32) {
+    PC_VERSIONS.iter().copied().max().unwrap_or((10, 0))
+}
+
+fn pc_name((major, minor): (u32, u32)) -> String {
+    format!("{PC_PREFIX}{major}.{minor}")
+}
+
+fn find(name: &str) -> Step<Found> {
+    if name == "none" {
+        return Ok(Found { name: name.into(), version: None });
+    }
+    if name == "pc" {
+        return Ok(Found { name: pc_name(newest()), version: Some(newest()) });
+    }
+    if let Some(&version) = PC_VERSIONS.iter().find(|v| pc_name(**v) == name) {
+        return Ok(Found { name: name.into(), version: Some(version) });
+    }
+    if FOREIGN.contains(&name) || name.starts_with("pc-q35-") {
+        return Err(Stop::nowhere(format!(
+            "machine type '{name}' is not supported by this version\nUse -machine help to list supported machines"
+        )));
+    }
+    let text = format!("unsupported machine type: \"{name}\"\nUse -machine help to list supported machines");
+    let names: Vec<String> = PC_VERSIONS.iter().map(|&v| pc_name(v)).collect();
+    Err(Stop::nowhere(with_hint(text, name, names.iter().map(String::as_str).chain(["pc", "none"]))))
+}
+
+/// `-machine help`.
+fn help() -> String {
+    let mut names: Vec<_> = PC_VERSIONS.iter().filter(|&&v| v != newest()).map(|&v| (pc_name(v), v)).collect();
+    names.sort();
+    names.reverse();
+    let mut out = String::from("Supported machines are:\n");
+    for (name, version) in names {
+        let note = if version <= LAST_DEPRECATED { " (deprecated)" } else { "" };
+        out.push_str(&format!("{name:<20} {PC}{note}\n"));
+    }
+    out.push_str(&format!("{:<20} {PC} (alias of {})\n", "pc", pc_name(newest())));
+    out.push_str(&format!("{:<20} {PC} (default)\n", pc_name(newest())));
+    out.push_str(&format!("{:<20} empty machine\n", "none"));
+    out
+}
+
+pub(super) fn read_machine(low: &mut Low<'_>, text: &str) -> Step {
+    let tree = tree::parse(text, Some("type"))?;
+    low.machine_help |= tree.help;
+    let mut map = Map::new();
+    for (key, value) in tree.map {
+        map.insert(key.replace('_', "-"), value);
+    }
+    tree::merge(&mut low.machine, map);
+    Ok(())
+}
+
+pub(super) fn read_no_fd_bootchk(low: &mut Low<'_>, _: &str) -> Step {
+    low.machine.insert("fd-bootchk".into(), "off".into());
+    Ok(())
+}
+
+pub(super) fn read_cpu(low: &mut Low<'_>, text: &str) -> Step {
+    low.cpu = Some(text.into());
+    Ok(())
+}
+
+/// Accelerators that QEMU knows.
+const ACCELERATORS: &[&str] = &["kvm", "tcg", "xen", "hvf", "nvmm", "whpx", "qtest"];
+
+fn accel_help(low: &Low<'_>) -> Stop {
+    let mut out = String::from("Accelerators supported in QEMU binary:\n");
+    for name in &low.tables.accelerators {
+        out.push_str(name);
+        out.push('\n');
+    }
+    Stop::Print(out, 0)
+}
+
+pub(super) fn read_accel(low: &mut Low<'_>, text: &str) -> Step {
+    let pairs =
+        low.list(&crate::keyval::List { name: "accel", implied: Some("accel"), keys: &[], merge: false }, text)?;
+    let name = pairs.get("accel").unwrap_or_default().to_owned();
+    if name.is_empty() || crate::keyval::asks_help(&name) {
+        return Err(accel_help(low));
+    }
+    let properties = pairs.pairs.into_iter().filter(|(key, _)| key != "accel").collect();
+    low.accels.push((low.origin.clone(), AccelSpec { name, properties }));
+    Ok(())
+}
+
+pub(super) fn read_enable_kvm(low: &mut Low<'_>, _: &str) -> Step {
+    low.accels.push((low.origin.clone(), AccelSpec { name: "kvm".into(), properties: Vec::new() }));
+    Ok(())
+}
+
+/// How a machine property is typed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    OnOff,
+    OnOffAuto,
+    Text,
+    Size,
+    Word(&'static [&'static str]),
+}
+
+/// A machine property and which of its values this version has; none listed: all of them.
+struct Property {
+    name: &'static str,
+    kind: Kind,
+    about: &'static str,
+    values: &'static [&'static str],
+}
+
+const fn property(name: &'static str, kind: Kind, about: &'static str) -> Property {
+    Property { name, kind, about, values: &[] }
+}
+
+const fn only(name: &'static str, kind: Kind, about: &'static str, values: &'static [&'static str]) -> Property {
+    Property { name, kind, about, values }
+}
+
+const ON: &[&str] = &["on", "yes", "true", "y"];
+const ON_AUTO: &[&str] = &["on", "auto"];
+const OFF: &[&str] = &["off", "no", "false", "n"];
+
+/// What every machine has.
+const COMMON: &[Property] = &[
+    property("dump-guest-core", Kind::OnOff, "Include guest memory in a core dump"),
+    property("graphics", Kind::OnOff, "Set on/off to enable/disable graphics emulation"),
+    property("mem-merge", Kind::OnOff, "Enable/disable memory merge support"),
+    only("suppress-vmdesc", Kind::OnOff, "Set on to disable self-describing migration", OFF),
+    only("usb", Kind::OnOff, "Set on/off to enable/disable usb", OFF),
+    property("firmware", Kind::Text, "Firmware image"),
+    property("kernel", Kind::Text, "Linux kernel image file"),
+    property("initrd", Kind::Text, "Linux initial ramdisk file"),
+    property("append", Kind::Text, "Linux kernel command line"),
+    property("shim", Kind::Text, "shim.efi file"),
+];
+
+/// What the PC adds.
+const PC_ONLY: &[Property] = &[
+    property("acpi", Kind::OnOffAuto, "Enable ACPI"),
+    property("fd-bootchk", Kind::OnOff, "Check the boot signature of floppies"),
+    property("hpet", Kind::OnOff, "Enable/disable high precision event timer emulation"),
+    property("i8042", Kind::OnOff, "Enable/disable Intel 8042 PS/2 controller emulation"),
+    property("max-ram-below-4g", Kind::Size, "Maximum ram below the 4G boundary (32bit boundary)"),
+    only("pic", Kind::OnOffAuto, "Enable i8259 PIC", ON_AUTO),
+    only("pit", Kind::OnOffAuto, "Enable i8254 PIT", ON_AUTO),
+    only("sata", Kind::OnOff, "Enable/disable Serial ATA bus", ON),
+    only("smbus", Kind::OnOff, "Enable/disable system management bus", ON),
+    property("smm", Kind::OnOffAuto, "Enable SMM"),
+    property("smbios-entry-point-type", Kind::Word(&["32", "64", "auto"]), "SMBIOS Entry Point type [32, 64]"),
+    property("vmport", Kind::OnOffAuto, "Enable vmport (pc & q35)"),
+    property("x-oem-id", Kind::Text, "Override the default value of field OEMID in ACPI table header."),
+    property("x-oem-table-id", Kind::Text, "Override the default value of field OEM Table ID in ACPI table header."),
+];
+
+/// QEMU's other machine properties, refused by name.
+const REFUSED: &[&str] = &[
+    "aux-ram-share",
+    "bus-lock-ratelimit",
+    "confidential-guest-support",
+    "cxl",
+    "cxl-fmw",
+    "default-bus-bypass-iommu",
+    "dt-compatible",
+    "dtb",
+    "dumpdtb",
+    "hmat",
+    "igvm-cfg",
+    "max-fw-size",
+    "memory-backend",
+    "memory-encryption",
+    "nvdimm",
+    "pcspk-audiodev",
+    "pflash0",
+    "pflash1",
+    "phandle-start",
+    "sgx-epc",
+    "smp-cache",
+    "vmcoreinfo",
+    "memory",
+];
+
+fn properties(found: &Found) -> impl Iterator<Item = &'static Property> {
+    let pc: &[Property] = if found.is_pc() { PC_ONLY } else { &[] };
+    COMMON.iter().chain(pc)
+}
+
+/// `-machine NAME,help`.
+fn property_help(found: &Found) -> String {
+    let mut lines: Vec<String> = properties(found)
+        .map(|p| {
+            let kind = match p.kind {
+                Kind::OnOff => "bool",
+                Kind::OnOffAuto => "OnOffAuto",
+                Kind::Text => "string",
+                Kind::Size => "size",
+                Kind::Word(_) => "str",
+            };
+            format!("  {:<22} - {}\n", format!("{}=<{kind}>", p.name), p.about)
+        })
+        .collect();
+    lines.sort();
+    format!("{}-machine options:\n{}", found.name, lines.concat())
+}
+
+fn check_property(found: &Found, key: &str, value: &str) -> Step {
+    let Some(property) = properties(found).find(|p| p.name == key) else {
+        if REFUSED.contains(&key) {
+            return Err(Stop::nowhere(format!("machine property '{key}' is not supported by this version")));
+        }
+        let text = format!("Property '{}-machine.{key}' not found", found.name);
+        return Err(Stop::nowhere(with_hint(text, key, properties(found).map(|p| p.name))));
+    };
+    let checked: Result<(), ValueError> = match property.kind {
+        Kind::OnOff => parse_bool(key, value).map(drop),
+        Kind::OnOffAuto => match value {
+            "on" | "off" | "auto" => Ok(()),
+            _ => Err(ValueError::not_accepted(key, value, ["on", "off", "auto"])),
+        },
+        Kind::Text => Ok(()),
+        Kind::Size => parse_tree_size(key, value).map(drop),
+        Kind::Word(words) => match words.contains(&value) {
+            true => Ok(()),
+            false => Err(ValueError::not_accepted(key, value, words.iter().copied())),
+        },
+    };
+    checked.map_err(|e| Stop::from(e).anywhere())?;
+    if !property.values.is_empty() && !property.values.contains(&value) {
+        return Err(Stop::nowhere(format!("machine property '{key}={value}' is not supported by this version")));
+    }
+    Ok(())
+}
+
+/// Finds the machine; `-machine help` ends here.
+pub(super) fn select(low: &mut Low<'_>) -> Step<Found> {
+    let kind = low.machine.get("type").and_then(Value::as_str).unwrap_or("").to_owned();
+    let known = if kind.is_empty() { find("pc") } else { find(&kind) };
+    if low.machine_help {
+        return Err(Stop::Print(
+            match known {
+                Ok(found) if !kind.is_empty() => property_help(&found),
+                _ => help(),
+            },
+            0,
+        ));
+    }
+    if crate::keyval::asks_help(&kind) {
+        return Err(Stop::Print(help(), 0));
+    }
+    let found = known?;
+    if found.deprecated() {
+        let text = format!(
+            "Machine type '{}' is deprecated: machines more than 3 years old are subject to deletion after 6 years",
+            found.name
+        );
+        low.warn("", &text);
+    }
+    Ok(found)
+}
+
+/// The machine's properties, checked; those that are other options in disguise go there.
+pub(super) fn resolve(low: &mut Low<'_>, found: &Found) -> Step<MachineSpec> {
+    let mut spec = MachineSpec { kind: found.name.clone(), properties: Vec::new() };
+    for (key, value) in std::mem::take(&mut low.machine) {
+        let Value::String(text) = value else {
+            match (key.as_str(), value) {
+                ("smp", Value::Object(map)) => tree::merge(&mut low.smp, map),
+                ("boot", Value::Object(map)) => tree::merge(&mut low.boot, map),
+                (key, _) => {
+                    check_property(found, key, "")?;
+                    return Err(Stop::nowhere(format!("Invalid parameter type for '{key}', expected: string")));
+                }
+            }
+            continue;
+        };
+        match key.as_str() {
+            "type" => {}
+            "accel" => machine_accels(low, &text)?,
+            "kernel-irqchip" | "kvm-shadow-mem" => {
+                let spec = kvm_property(&key, &text)?;
+                for (_, accel) in low.accels.iter_mut().filter(|(_, accel)| accel.name == "kvm") {
+                    accel.properties.push(spec.clone());
+                }
+            }
+            _ => {
+                check_property(found, &key, &text)?;
+                match key.as_str() {
+                    "firmware" => low.config.bios = Some(text),
+                    "kernel" => low.kernel = Some(text),
+                    "initrd" => low.initrd = Some(text),
+                    "append" => low.append = Some(text),
+                    "shim" => low.shim = Some(text),
+                    _ => spec.properties.push((key, text)),
+                }
+            }
+        }
+    }
+    Ok(spec)
+}
+
+fn machine_accels(low: &mut Low<'_>, list: &str) -> Step {
+    if !low.accels.is_empty() {
+        return Err(Stop::nowhere("The -accel and \"-machine accel=\" options are incompatible"));
+    }
+    if crate::keyval::asks_help(list) {
+        return Err(accel_help(low));
+    }
+    let mut invalid = Vec::new();
+    for name in list.split(':') {
+        match ACCELERATORS.contains(&name) {
+            true => low.accels.push((String::new(), AccelSpec { name: name.into(), properties: Vec::new() })),
+            false => invalid.push(name),
+        }
+    }
+    match (invalid.first(), low.accels.is_empty()) {
+        (Some(name), true) => {
+            let text = format!("invalid accelerator {name}");
+            Err(Stop::nowhere(with_hint(text, name, ACCELERATORS.iter().copied())))
+        }
+        (Some(name), false) => {
+            let text = format!("invalid accelerator {name}");
+            low.warn("", &text);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks a property of the KVM accelerator.
+fn kvm_property(key: &str, value: &str) -> Step<(String, String)> {
+    let pair = (key.to_owned(), value.to_owned());
+    match (key, value) {
+        ("kernel-irqchip", "on") | ("device", _) => Ok(pair),
+        ("kernel-irqchip", "off" | "split") => Err(Stop::unsupported(format_args!("kernel-irqchip={value}"))),
+        ("kernel-irqchip", _) => Err(ValueError::not_accepted(key, value, ["on", "off", "split"]).into()),
+        (
+            "kvm-shadow-mem"
+            | "dirty-ring-size"
+            | "eager-split-size"
+            | "notify-vmexit"
+            | "notify-window"
+            | "igd-passthru"
+            | "xen-version"
+            | "xen-gnttab-max-frames"
+            | "xen-evtchn-max-pirq",
+            _,
+        ) => Err(Stop::unsupported(format_args!("property '{key}' of kvm"))),
+        _ => {
+            let text = format!("Property 'kvm-accel.{key}' not found");
+            Err(Stop::misspelt(text, key, ["kernel-irqchip", "device"]))
+        }
+    }
+}
+
+/// The accelerators to try.
+pub(super) fn accelerators(low: &mut Low<'_>) -> Step<Vec<AccelSpec>> {
+    let here = |name: &String| low.tables.accelerators.contains(name);
+    let any = low.accels.iter().any(|(_, accel)| here(&accel.name));
+    for (origin, accel) in &low.accels {
+        let name = accel.name.as_str();
+        let at = |stop: Stop| stop.of_option(origin);
+        if !ACCELERATORS.contains(&name) && !here(&accel.name) {
+            let text = format!("invalid accelerator {name}");
+            return Err(at(Stop::misspelt(text, name, ACCELERATORS.iter().copied())));
+        }
+        if !here(&accel.name) && !any {
+            return Err(at(Stop::unsupported(format_args!("accelerator '{name}'"))));
+        }
+        for (key, value) in &accel.properties {
+            match name {
+                "kvm" => drop(kvm_property(key, value).map_err(at)?),
+                _ => return Err(at(Stop::here(format!("Property '{name}-accel.{key}' not found")))),
+            }
+        }
+    }
+    Ok(low.accels.iter().map(|(_, accel)| accel.clone()).collect())
+}
+
+/// `-cpu help`.
+fn cpu_help(low: &Low<'_>) -> Stop {
+    let mut out = String::from("Available CPUs:\n");
+    for model in &low.tables.cpu_models {
+        out.push_str(&format!("  {:<20}  {}\n", model.name, model.description));
+    }
+    if !low.tables.cpu_properties.is_empty() {
+        out.push_str("\nRecognized CPUID flags:\n");
+        out.push_str(&wrap(&low.tables.cpu_properties));
+    }
+    Stop::Print(out, 0)
+}
+
+/// Words in lines of at most 75 columns, indented by two.
+fn wrap(words: &[String]) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    for word in words {
+        if column > 0 && column + 1 + word.len() > 75 {
+            out.push('\n');
+            column = 0;
+        }
+        out.push_str(if column == 0 { "  " } else { " " });
+        out.push_str(word);
+        column += word.len() + 1 + usize::from(column == 0);
+    }
+    out.push('\n');
+    out
+}
+
+/// The CPU model and its properties.
+pub(super) fn cpu(low: &Low<'_>) -> Step<CpuSpec> {
+    let Some(text) = &low.cpu else { return Ok(CpuSpec::default()) };
+    let mut parts = text.split(',');
+    let model = parts.next().unwrap_or_default();
+    if crate::keyval::asks_help(model) {
+        return Err(cpu_help(low));
+    }
+    if model.is_empty() {
+        return Err(Stop::nowhere("-cpu option cannot be empty"));
+    }
+    let known = |name: &str| low.tables.cpu_models.iter().any(|m| m.name == name);
+    if !known(model) {
+        let text = format!("unable to find CPU model '{model}'");
+        return Err(Stop::nowhere(with_hint(text, model, low.tables.cpu_models.iter().map(|m| m.name.as_str()))));
+    }
+    let mut spec = CpuSpec { model: Some(model.into()), properties: Vec::new() };
+    for part in parts.filter(|part| !part.is_empty()) {
+        let (key, value, global) = match (part.strip_prefix('+'), part.strip_prefix('-')) {
+            (Some(feature), _) => (feature, "on", false),
+            (_, Some(feature)) => (feature, "off", false),
+            _ => match part.split_once('=') {
+                Some((key, value)) => (key, value, true),
+                None => (part, "on", true),
+            },
+        };
+        check_cpu_property(low, model, key, value, global)?;
+        spec.properties.push((key.into(), value.into()));
+    }
+    Ok(spec)
+}
+
+fn check_cpu_property(low: &Low<'_>, model: &str, key: &str, value: &str, global: bool) -> Step {
+    let properties = &low.tables.cpu_properties;
+    let plain = |name: &str| name.replace(['_', '.'], "-");
+    if properties.is_empty() || properties.iter().any(|p| plain(p) == plain(key)) {
+        return Ok(());
+    }
+    let class = format!("{model}-x86_64-cpu");
+    let text = match global {
+        true => format!("can't apply global {class}.{key}={value}: Property '{class}.{key}' not found"),
+        false => format!("Property '{class}.{key}' not found"),
+    };
+    Err(Stop::nowhere(with_hint(text, key, properties.iter().map(String::as_str))))
+}
