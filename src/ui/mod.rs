@@ -5,6 +5,7 @@ mod input;
 pub mod keymap;
 pub mod picture;
 mod surface;
+pub mod text;
 pub mod vnc;
 
 pub use display::{ConsoleKind, ConsoleSource, Display, DisplayListener, Refresh};
