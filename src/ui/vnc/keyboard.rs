@@ -138,3 +138,153 @@ fn is_modifier(code: Option<KeyCode>) -> bool {
 fn is_keypad_digit(keysym: u32) -> bool {
     matches!(keysym, 0xffac | 0xffae | 0xffb0..=0xffb9)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIFT: u32 = 0xffe1;
+    const CAPS: u32 = 0xffe5;
+    const ALTGR: u32 = 0xfe03;
+
+    struct Bench {
+        keyboard: Keyboard,
+        leds: Option<Leds>,
+    }
+
+    impl Bench {
+        fn new(layout: &str) -> Self {
+            let keymap = Arc::new(Keymap::load(layout).unwrap());
+            Self { keyboard: Keyboard::new(keymap, true), leds: None }
+        }
+
+        /// What the guest sees: codes, negative for a release.
+        fn event(&mut self, down: bool, keysym: u32) -> Vec<i32> {
+            codes(&self.keyboard.event(down, keysym, 0, self.leds, false))
+        }
+
+        fn press(&mut self, keysym: impl Into<u32>) -> Vec<i32> {
+            self.event(true, keysym.into())
+        }
+
+        fn release(&mut self, keysym: impl Into<u32>) -> Vec<i32> {
+            self.event(false, keysym.into())
+        }
+    }
+
+    fn codes(events: &[KeyEvent]) -> Vec<i32> {
+        let code = |event: &KeyEvent| i32::from(event.code.unwrap().0);
+        events.iter().map(|event| if event.down { code(event) } else { -code(event) }).collect()
+    }
+
+    #[test]
+    fn a_plain_key_is_one_event_each_way() {
+        let mut b = Bench::new("en-us");
+        assert_eq!(b.press('a'), [0x1e]);
+        assert_eq!(b.release('a'), [-0x1e]);
+    }
+
+    #[test]
+    fn a_symbol_that_needs_shift_gets_it() {
+        let mut b = Bench::new("en-us");
+        assert_eq!(b.press('A'), [0x2a, 0x1e, -0x2a]);
+        assert_eq!(b.release('A'), [-0x1e]);
+        assert_eq!(b.press('!'), [0x2a, 2, -0x2a]);
+    }
+
+    #[test]
+    fn shift_of_the_viewer_is_enough() {
+        let mut b = Bench::new("en-us");
+        assert_eq!(b.press(SHIFT), [0x2a]);
+        assert_eq!(b.press('A'), [0x1e]);
+        assert_eq!(b.press('!'), [2]);
+    }
+
+    #[test]
+    fn shift_is_lifted_for_a_symbol_that_is_not_shifted_here() {
+        // A French viewer types 1 with Shift.
+        let mut b = Bench::new("en-us");
+        b.press(SHIFT);
+        assert_eq!(b.press('1'), [-0x2a, 2, 0x2a]);
+        assert_eq!(b.release('1'), [-2]);
+    }
+
+    #[test]
+    fn a_release_with_another_symbol_is_of_the_key_that_was_pressed() {
+        let mut b = Bench::new("en-us");
+        b.press(SHIFT);
+        b.press('A');
+        b.release(SHIFT);
+        assert_eq!(b.release('A'), [-0x1e]);
+    }
+
+    #[test]
+    fn caps_lock_of_the_guest_makes_capitals_without_shift() {
+        let mut b = Bench::new("en-us");
+        b.press(CAPS);
+        b.release(CAPS);
+        assert_eq!(b.press('A'), [0x1e]);
+        b.leds = Some(Leds::default());
+        assert_eq!(b.press('B'), [0x2a, 0x30, -0x2a]);
+    }
+
+    #[test]
+    fn alt_gr_is_added_where_the_layout_wants_it() {
+        let mut b = Bench::new("de");
+        assert_eq!(b.press('@'), [0xb8, 0x10, -0xb8]);
+        assert_eq!(b.press(ALTGR), [0xb8]);
+        assert_eq!(b.press('{'), [8]);
+    }
+
+    #[test]
+    fn alt_gr_is_lifted_for_a_symbol_that_needs_none_but_not_where_it_is_alt() {
+        let mut german = Bench::new("de");
+        german.press(ALTGR);
+        assert_eq!(german.press('#'), [-0xb8, 0x2b, 0xb8]);
+        let mut american = Bench::new("en-us");
+        american.press(ALTGR);
+        assert_eq!(american.press('x'), [0x2d]);
+    }
+
+    #[test]
+    fn keys_without_levels_are_left_alone() {
+        let mut b = Bench::new("en-us");
+        b.press(SHIFT);
+        assert_eq!(b.press(0xff0d_u32), [0x1c]);
+        assert_eq!(b.press(0xfe20_u32), [0x0f]);
+    }
+
+    #[test]
+    fn num_lock_is_brought_in_line_with_keypad_digits() {
+        let mut b = Bench::new("en-us");
+        b.leds = Some(Leds::default());
+        assert_eq!(b.press(0xffb7_u32), [0x45, -0x45, 0x47]);
+        b.leds = Some(Leds { num: true, ..Leds::default() });
+        assert_eq!(b.press(0xffb7_u32), [0x47]);
+    }
+
+    #[test]
+    fn key_codes_are_taken_as_they_are() {
+        let mut b = Bench::new("de");
+        let events = b.keyboard.event(true, u32::from('@'), 0x10, None, false);
+        assert_eq!(codes(&events), [0x10]);
+        assert_eq!(codes(&b.keyboard.event(false, 0, 0x10, None, false)), [-0x10]);
+        assert_eq!(codes(&b.keyboard.event(true, u32::from('a'), 0x1234, None, false)), [0x1e]);
+    }
+
+    #[test]
+    fn an_unknown_symbol_is_passed_on_without_a_key() {
+        let mut b = Bench::new("en-us");
+        let events = b.keyboard.event(true, 0x0100_4e2d, 0, None, true);
+        assert_eq!(events, [KeyEvent { code: None, keysym: 0x0100_4e2d, down: true }]);
+    }
+
+    #[test]
+    fn all_keys_that_are_down_are_released_once() {
+        let mut b = Bench::new("en-us");
+        b.press('a');
+        b.press(SHIFT);
+        assert_eq!(codes(&b.keyboard.release_all()), [-0x1e, -0x2a]);
+        assert_eq!(b.keyboard.release_all(), []);
+    }
+}

@@ -1,1 +1,0 @@
-//! The server as clients see it.
