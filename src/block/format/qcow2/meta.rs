@@ -139,8 +139,9 @@ impl Meta {
     }
 
     /// Writes all changes so that at every moment the file is a valid image: reference counts and (by now) data first,
-    /// then the tables that refer to them. What those no longer refer to becomes free after that.
-    pub(super) fn commit(&mut self, file: &dyn BlockNode) -> IoResult<()> {
+    /// then the tables that refer to them. Returns the ranges that those no longer refer to: once the file is flushed,
+    /// they belong in [`Meta::free`].
+    pub(super) fn commit(&mut self, file: &dyn BlockNode) -> IoResult<Vec<(u64, u64)>> {
         if let Some(old_table) = self.refcounts.write(file)? {
             self.retired.push(old_table);
             let (offset, clusters) = self.refcounts.location();
@@ -156,10 +157,14 @@ impl Meta {
                 self.l1_dirty.remove(&index);
             }
         }
-        if !self.retired.is_empty() {
-            file.flush()?;
-            self.free.append(&mut self.retired);
-        }
+        Ok(std::mem::take(&mut self.retired))
+    }
+
+    /// As [`Meta::commit`], and all of it is on stable storage.
+    pub(super) fn commit_and_flush(&mut self, file: &dyn BlockNode) -> IoResult<()> {
+        let mut settled = self.commit(file)?;
+        file.flush()?;
+        self.free.append(&mut settled);
         Ok(())
     }
 

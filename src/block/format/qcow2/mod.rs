@@ -12,12 +12,14 @@
 //! when the image is opened for writing, as the specification tells programs that do not know them.
 
 mod cache;
+mod check;
 mod compress;
 pub mod create;
 mod entry;
 pub mod header;
 mod meta;
 mod refcount;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -31,6 +33,9 @@ use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
 use entry::Kind;
 use header::{Compression, Header, incompatible};
 use meta::Meta;
+
+pub use check::{CheckFailed, CheckReport, Repair};
+pub use snapshot::SnapshotInfo;
 
 /// Sizes that follow from the header and never change while the image is open.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +179,14 @@ impl Image {
             (meta.header.incompatible & incompatible::DIRTY != 0, meta.header.autoclear != 0)
         };
         if dirty {
-            return Err(OpenError::Unsupported("Repairing a dirty qcow2 image".to_owned()));
+            let failed = || OpenError::Image("Could not repair dirty image: Input/output error".to_owned());
+            let report = self.check(Some(Repair::All)).map_err(|_| failed())?;
+            for message in &report.messages {
+                log::warn!("{message}");
+            }
+            if report.corruptions > 0 {
+                return Err(failed());
+            }
         }
         if dirty || stale {
             let mut meta = lock(&self.meta);

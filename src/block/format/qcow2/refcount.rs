@@ -63,6 +63,10 @@ impl Refcounts {
         if self.order == 6 { u64::MAX } else { (1 << (1 << self.order)) - 1 }
     }
 
+    pub(super) fn table(&self) -> &[u64] {
+        &self.table
+    }
+
     pub(super) fn location(&self) -> (u64, u32) {
         (self.table_offset, self.table_clusters)
     }
@@ -128,8 +132,6 @@ impl Refcounts {
             let longer = (index + 1).max(self.table.len() * 3 / 2).next_multiple_of(per_cluster).min(limit);
             self.table.resize(longer.max(index + 1), 0);
         }
-        // The block lies in its own range: at `cluster` if the caller is about to look further, so callers that
-        // count a cluster which is in use already must not come here for its own range; see `claim`.
         let first = (index as u64) << self.block_bits();
         let place = self.block_place(file, first, cluster)?;
         let offset = place << self.cluster_bits;
@@ -158,8 +160,13 @@ impl Refcounts {
             }
             at += 1;
         }
-        // Nothing in this range has a count yet, so all of it is free but for `cluster`.
-        Ok(if first == cluster { first + 1 } else { first })
+        // Nothing in this range has a count yet, so all of it from the hint on is free, but for `cluster`.
+        let place = first.max(self.hint);
+        let place = if place == cluster { place + 1 } else { place };
+        if place >> self.block_bits() == first >> self.block_bits() {
+            return Ok(place);
+        }
+        Err(io::ErrorKind::StorageFull.into())
     }
 
     /// Takes up to `want` free clusters that follow each other and gives them a count of 1. Returns the first and how
@@ -217,6 +224,9 @@ impl Refcounts {
         loop {
             if self.block(cluster)?.is_none() {
                 let range = cluster >> self.block_bits() << self.block_bits();
+                if from == self.hint {
+                    self.hint = cluster;
+                }
                 // The block takes the range's first cluster (or an older free one).
                 self.make_block(file, range.max(cluster).max(range + 1))?;
             }
@@ -299,6 +309,50 @@ impl Refcounts {
             }
         }
         Ok(moved)
+    }
+
+    /// For a repair: forgets the blocks in `bad`, and makes blocks for all clusters that have references in `counts`.
+    /// New blocks lie behind all that is counted.
+    pub(super) fn rebuild_blocks(&mut self, file: &dyn BlockNode, counts: &[u32], bad: &[usize]) -> IoResult<()> {
+        for index in bad {
+            if let Some(entry) = self.table.get_mut(*index) {
+                *entry = 0;
+                self.table_dirty.insert(*index);
+            }
+        }
+        // Whatever has no count yet is not free.
+        self.hint = counts.len() as u64;
+        let per_block = 1_usize << self.block_bits();
+        let mut first = 0;
+        while first < counts.len() {
+            let end = (first + per_block).min(counts.len());
+            if counts[first..end].iter().any(|count| *count > 0) && self.block(first as u64)?.is_none() {
+                self.make_block_behind(file, first as u64)?;
+            }
+            first += per_block;
+        }
+        Ok(())
+    }
+
+    /// A block for the range of `cluster` at the first place from the hint on; if that place has no block either, it
+    /// gets one first.
+    fn make_block_behind(&mut self, file: &dyn BlockNode, cluster: u64) -> IoResult<()> {
+        let index = usize::try_from(cluster >> self.block_bits()).map_err(|_| io::ErrorKind::StorageFull)?;
+        let place = self.next_free(file, self.hint)?;
+        if self.block(cluster)?.is_some() {
+            return Ok(()); // finding the place made it
+        }
+        self.set(file, place, 1)?;
+        self.hint = place + 1;
+        let offset = place << self.cluster_bits;
+        self.cache.forget(offset, 1 << self.cluster_bits);
+        file.zero(offset, 1 << self.cluster_bits, false)?;
+        if index >= self.table.len() {
+            self.table.resize(index + 1, 0);
+        }
+        self.table[index] = offset;
+        self.table_dirty.insert(index);
+        Ok(())
     }
 
     /// What [`Refcounts::write`] gave up on the way.

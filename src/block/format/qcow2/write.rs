@@ -50,7 +50,7 @@ impl Image {
         }
         let len = self.write_allocating(&mut meta, offset, buf)?;
         if meta.is_full() {
-            meta.commit(self.file.as_ref())?;
+            meta.commit_and_flush(self.file.as_ref())?;
         }
         Ok(len)
     }
@@ -67,12 +67,13 @@ impl Image {
     }
 
     pub(super) fn flush_all(&self) -> IoResult<()> {
+        let mut settled = lock(&self.meta).commit(self.file.as_ref())?;
+        self.file.flush()?;
         let free = {
             let mut meta = lock(&self.meta);
-            meta.commit(self.file.as_ref())?;
+            meta.free.append(&mut settled);
             !meta.free.is_empty()
         };
-        self.file.flush()?;
         if free { self.release_free() } else { Ok(()) }
     }
 
@@ -328,7 +329,7 @@ impl Image {
         if new.host() != old.host() || old.compressed() {
             meta.retire(old);
         }
-        if meta.is_full() { meta.commit(file) } else { Ok(()) }
+        if meta.is_full() { meta.commit_and_flush(file) } else { Ok(()) }
     }
 
     /// Whole clusters only: a discard is a hint.
@@ -382,7 +383,7 @@ impl Image {
         meta.packed_end = at + packed.len() as u64;
         meta.set_entry(file, place, new)?;
         meta.retire(old);
-        if meta.is_full() { meta.commit(file) } else { Ok(()) }
+        if meta.is_full() { meta.commit_and_flush(file) } else { Ok(()) }
     }
 
     /// A place for packed bytes: behind the last ones if there is room (and a count left) in that cluster, and it or
@@ -424,7 +425,7 @@ impl Image {
             meta.l1.resize(needed as usize, 0);
             let mut table: Vec<u8> = meta.l1.iter().flat_map(|entry| entry.to_be_bytes()).collect();
             table.resize(usize::try_from(clusters << self.geometry.cluster_bits).unwrap_or(0), 0);
-            meta.commit(file)?;
+            meta.commit_and_flush(file)?;
             file.write_at(offset, &table, true)?;
             let old_len = u64::from(meta.header.l1_size) * 8;
             let old_table = (meta.header.l1_offset, old_len.max(1));
