@@ -13,4 +13,4 @@ pub use pci::{
     Bar, BarKind, CAP_LIST, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, ConfigChange,
     ConfigSpace, PciAddress, PciFunction,
 };
-pub use wire::{IrqLine, LineSink, OrGate, PirqRouter, PowerRequest, PowerSink, Probe};
+pub use wire::{A20Gate, IrqLine, LineSink, OrGate, PirqRouter, PowerRequest, PowerSink, Probe};

@@ -182,6 +182,43 @@ pub enum PowerRequest {
 /// Where chips send power requests. It only takes a note: the main loop acts on it.
 pub type PowerSink = Arc<dyn Fn(PowerRequest) + Send + Sync>;
 
+/// The address line A20 of the processor: the keyboard controller and port 92h drive it, and the last one to write
+/// wins, as in QEMU. (Real boards OR the two, but then a guest can only switch A20 off where it switched it on, and
+/// the BIOS switches it on at port 92h.)
+pub struct A20Gate {
+    enabled: Mutex<bool>,
+    changed: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+impl fmt::Debug for A20Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "A20Gate({})", if self.is_enabled() { "on" } else { "off" })
+    }
+}
+
+impl A20Gate {
+    /// A gate with A20 enabled. `changed` is called under the board lock with the new state; it is a leaf (a
+    /// [`super::RegionHandle`] may be used).
+    #[must_use]
+    pub fn new(changed: impl Fn(bool) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { enabled: Mutex::new(true), changed: Box::new(changed) })
+    }
+
+    /// Enables A20, or forces it to 0.
+    pub fn set(&self, enabled: bool) {
+        let mut state = self.enabled.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *state, enabled) != enabled {
+            (self.changed)(enabled);
+        }
+    }
+
+    /// Whether addresses pass unmasked.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        *self.enabled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A sink that remembers levels and counts rising edges, for tests of devices.
 #[derive(Default)]
 pub struct Probe {
