@@ -1,0 +1,4 @@
+//! Serial and parallel ports, and the debug console.
+
+pub mod debugcon;
+pub mod uart16550;

@@ -1,0 +1,9 @@
+//! What is soldered to a PC's board: bridges, power management, firmware configuration and small port devices.
+
+pub mod debug_exit;
+pub mod fw_cfg;
+pub mod i440fx;
+pub mod piix3;
+pub mod piix4_pm;
+pub mod port92;
+mod smbus;

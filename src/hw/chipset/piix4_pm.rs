@@ -1,0 +1,435 @@
+//! PIIX4 (82371AB) function 3: ACPI power management, the PM timer, general purpose events, the APM ports and the
+//! SMBus host.
+//!
+//! Documents: Intel 82371AB (PIIX4) data sheet, sections 7.1 (configuration) and 7.2 (I/O); ACPI 6.5, 4.8 (fixed
+//! hardware). The sleep types, the GPE block at AFE0h and the values at port B2h are those of QEMU's tables.
+//!
+//! Device monitors, throttling and system management interrupts are not modelled: firmware is told that SMM is set
+//! up already (bit 25 of DEVACTB), as QEMU does where there is no SMM.
+
+use crate::bus::{
+    At, ConfigChange, ConfigSpace, Device, IrqLine, PciFunction, PowerRequest, PowerSink, Region, RegionHandle, Reset,
+    Token,
+};
+use crate::event::{Clock, NS_PER_SEC, Timer};
+
+use super::smbus::SmbusHost;
+
+/// The ACPI registers: 64 ports that PMBA places, so map them anywhere, disabled. Decode up to 4 bytes.
+pub const PM: Region = Region(0);
+/// The SMBus host's registers: 64 ports that SMBBA places (QEMU's `pc`: B100h at power-on). Decode bytes.
+pub const SMBUS: Region = Region(1);
+/// General purpose event block 0: 4 ports at AFE0h. Decode up to 4 bytes.
+pub const GPE0: Region = Region(2);
+/// APM control and status: 2 ports at B2h. Decode bytes.
+pub const APM: Region = Region(3);
+/// The PM timer passes half of its range.
+pub const PM_TIMER_TOKEN: Token = Token(0);
+
+/// The PM timer's frequency (ACPI 4.8.3.3).
+pub const PM_TIMER_HZ: u64 = 3_579_545;
+const PM_TIMER_MASK: u64 = 0xff_ffff;
+/// The status bit is set whenever the timer's highest bit, number 23, changes.
+const PM_TIMER_HALF: u64 = 1 << 23;
+
+/// Configuration registers (7.1).
+mod conf {
+    pub const PMBA: usize = 0x40;
+    pub const DEVACTB_3: usize = 0x5b;
+    pub const DEVRESB: usize = 0x5f;
+    pub const DEVRESC_3: usize = 0x63;
+    pub const DEVRESD_3: usize = 0x67;
+    pub const PMREGMISC: usize = 0x80;
+    pub const SMBBA: usize = 0x90;
+    pub const SMBHSTCFG: usize = 0xd2;
+    /// In DEVACTB_3: the APM control port raises no SMI that firmware would still have to set up.
+    pub const SMM_DONE: u8 = 1 << 1;
+}
+
+/// PM1 status and enable (ACPI 4.8.3.1).
+mod pm1 {
+    pub const TIMER: u16 = 1 << 0;
+    pub const GLOBAL_LOCK: u16 = 1 << 5;
+    pub const POWER_BUTTON: u16 = 1 << 8;
+    pub const RTC: u16 = 1 << 10;
+    pub const WAKE: u16 = 1 << 15;
+    /// What raises the SCI.
+    pub const EVENTS: u16 = TIMER | GLOBAL_LOCK | POWER_BUTTON | RTC;
+}
+
+/// PM1 control (ACPI 4.8.3.2.1).
+mod control {
+    pub const SCI_ENABLE: u16 = 1 << 0;
+    pub const SLEEP_ENABLE: u16 = 1 << 13;
+
+    pub fn sleep_type(value: u16) -> u16 {
+        value >> 10 & 7
+    }
+}
+
+/// Values at the APM control port that switch ACPI on and off (the FADT of QEMU's tables).
+mod apm {
+    pub const ACPI_ENABLE: u8 = 0xf1;
+    pub const ACPI_DISABLE: u8 = 0xf0;
+}
+
+/// Sleep types of QEMU's \_S5 and \_S3 objects.
+const SLEEP_S5: u16 = 0;
+const SLEEP_S3: u16 = 1;
+
+/// What the machine's options say about the function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Suspend to RAM is refused.
+    pub disable_s3: bool,
+    /// Suspend to disk is refused.
+    pub disable_s4: bool,
+    /// The sleep type of suspend to disk (`s4_val`).
+    pub s4_type: u8,
+    /// Where the SMBus host is at power-on.
+    pub smbus_base: u16,
+    /// Serial ports that the board has (only the first two count).
+    pub serial_ports: u8,
+    /// The board has a parallel port.
+    pub parallel_port: bool,
+}
+
+impl Default for Options {
+    /// QEMU's `pc`.
+    fn default() -> Self {
+        Self {
+            disable_s3: false,
+            disable_s4: false,
+            s4_type: 2,
+            smbus_base: 0xb100,
+            serial_ports: 1,
+            parallel_port: true,
+        }
+    }
+}
+
+/// Wires of [`Piix4Pm::new`].
+#[derive(Debug)]
+pub struct Wires {
+    /// The system control interrupt: IRQ 9.
+    pub sci: IrqLine,
+    /// Machine time.
+    pub clock: Clock,
+    /// For [`PM_TIMER_TOKEN`], on the virtual clock.
+    pub timer: Timer,
+    /// The ports of [`PM`].
+    pub pm_ports: RegionHandle,
+    /// The ports of [`SMBUS`].
+    pub smbus_ports: RegionHandle,
+}
+
+/// Why the machine wakes from suspend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WakeCause {
+    /// The real-time clock's alarm.
+    Rtc,
+    /// The PM timer.
+    PmTimer,
+    /// The power button, a key, or the monitor.
+    Other,
+}
+
+/// The power management function, 00:01.3.
+pub struct Piix4Pm {
+    // Wires.
+    wires: Wires,
+    power: PowerSink,
+    // Options.
+    options: Options,
+    // Guest-visible state.
+    config: ConfigSpace,
+    smbus: SmbusHost,
+    regs: Regs,
+    // Derived.
+    sci_pending: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Regs {
+    status: u16,
+    enable: u16,
+    control: u16,
+    /// The PM timer count from which the next overflow is seen.
+    overflow_at: u64,
+    gpe_status: u16,
+    gpe_enable: u16,
+    apm_control: u8,
+    apm_status: u8,
+}
+
+impl Regs {
+    fn cold(ticks: u64) -> Self {
+        Self {
+            status: 0,
+            enable: 0,
+            control: 0,
+            overflow_at: next_overflow(ticks),
+            gpe_status: 0,
+            gpe_enable: 0,
+            apm_control: 0,
+            apm_status: 0,
+        }
+    }
+}
+
+fn next_overflow(ticks: u64) -> u64 {
+    (ticks / PM_TIMER_HALF + 1) * PM_TIMER_HALF
+}
+
+fn ticks_at(now_ns: u64) -> u64 {
+    let ticks = u128::from(now_ns) * u128::from(PM_TIMER_HZ) / u128::from(NS_PER_SEC);
+    u64::try_from(ticks).unwrap_or(u64::MAX)
+}
+
+/// The first time at which the timer shows `ticks`.
+fn time_of(ticks: u64) -> u64 {
+    let ns = (u128::from(ticks) * u128::from(NS_PER_SEC)).div_ceil(u128::from(PM_TIMER_HZ));
+    u64::try_from(ns).unwrap_or(u64::MAX)
+}
+
+impl Piix4Pm {
+    /// The function. `eeproms` are the SPD EEPROMs at SMBus addresses 50h-57h (QEMU has eight, all zeros).
+    #[must_use]
+    pub fn new(wires: Wires, power: PowerSink, options: Options, eeproms: Vec<[u8; 256]>) -> Self {
+        let mut config =
+            ConfigSpace::new(0x8086, 0x7113, 3, 0x06_8000).with_subsystem(0x1af4, 0x1100).with_interrupt_pin(1);
+        config.set_u16(0x06, 0x0280); // medium DEVSEL#, fast back-to-back
+        config.allow_write(0x40, &[0xff; 0xc0]);
+        config.allow_write(conf::PMBA, &[0xc0, 0xff, 0, 0]);
+        config.allow_write(conf::SMBBA, &[0xf0, 0xff, 0, 0]);
+        config.set_u32(conf::PMBA, 1);
+        config.set_u8(conf::DEVACTB_3, conf::SMM_DONE);
+        config.set_u8(conf::DEVRESB, 0x10 | if options.parallel_port { 0x80 } else { 0 });
+        config.set_u8(conf::DEVRESC_3, 0x60);
+        let serial = [0x00, 0x08, 0x98][usize::from(options.serial_ports.min(2))];
+        config.set_u8(conf::DEVRESD_3, serial);
+        config.set_u32(conf::SMBBA, u32::from(options.smbus_base) | 1);
+        config.set_u8(conf::SMBHSTCFG, 0x09);
+        let regs = Regs::cold(ticks_at(wires.clock.now_ns()));
+        let smbus = SmbusHost::new(eeproms);
+        let chip = Self { wires, power, options, config, smbus, regs, sci_pending: false };
+        chip.update_ports();
+        chip
+    }
+
+    /// The user pressed the power button. Without ACPI in the guest nothing comes of it.
+    pub fn press_power_button(&mut self) {
+        if self.regs.enable & pm1::POWER_BUTTON != 0 {
+            self.regs.status |= pm1::POWER_BUTTON;
+        }
+        self.update();
+    }
+
+    /// The machine wakes from suspend to RAM.
+    pub fn wake(&mut self, cause: WakeCause) {
+        self.regs.status |= pm1::WAKE
+            | match cause {
+                WakeCause::Rtc => pm1::RTC,
+                WakeCause::PmTimer => pm1::TIMER,
+                WakeCause::Other => pm1::POWER_BUTTON,
+            };
+        self.update();
+    }
+
+    /// Sets general purpose event `bit` (0-15) of block 0.
+    pub fn raise_gpe(&mut self, bit: u8) {
+        self.regs.gpe_status |= 1 << (bit & 15);
+        self.update();
+    }
+
+    /// Whether the guest has switched ACPI on.
+    #[must_use]
+    pub fn acpi_enabled(&self) -> bool {
+        self.regs.control & control::SCI_ENABLE != 0
+    }
+
+    fn ticks(&self) -> u64 {
+        ticks_at(self.wires.clock.now_ns())
+    }
+
+    /// The PM1 status with the timer's bit brought up to date.
+    fn refresh_status(&mut self) {
+        if self.ticks() >= self.regs.overflow_at {
+            self.regs.status |= pm1::TIMER;
+        }
+    }
+
+    /// The only place that drives the SCI and sets the timer.
+    fn update(&mut self) {
+        self.refresh_status();
+        let regs = &self.regs;
+        let fixed = regs.status & regs.enable & pm1::EVENTS != 0;
+        let general = regs.gpe_status & regs.gpe_enable != 0;
+        self.sci_pending = fixed || general;
+        self.wires.sci.set(self.sci_pending);
+        if regs.enable & pm1::TIMER != 0 && regs.status & pm1::TIMER == 0 {
+            self.wires.timer.set(time_of(regs.overflow_at));
+        } else {
+            self.wires.timer.cancel();
+        }
+    }
+
+    /// Makes the port map follow PMBA, PMREGMISC and the SMBus registers.
+    fn update_ports(&self) {
+        let pm = u64::from(self.config.u16(conf::PMBA) & 0xffc0);
+        place(&self.wires.pm_ports, pm, self.config.u8(conf::PMREGMISC) & 1 != 0);
+        let smbus = u64::from(self.config.u16(conf::SMBBA) & 0xffc0);
+        place(&self.wires.smbus_ports, smbus, self.config.u8(conf::SMBHSTCFG) & 1 != 0);
+    }
+
+    fn pm_bytes(&mut self) -> [u8; 12] {
+        self.refresh_status();
+        let regs = &self.regs;
+        let timer = u32::try_from(self.ticks() & PM_TIMER_MASK).unwrap_or(0);
+        let mut bytes = [0; 12];
+        bytes[0..2].copy_from_slice(&regs.status.to_le_bytes());
+        bytes[2..4].copy_from_slice(&regs.enable.to_le_bytes());
+        bytes[4..6].copy_from_slice(&regs.control.to_le_bytes());
+        bytes[8..12].copy_from_slice(&timer.to_le_bytes());
+        bytes
+    }
+
+    fn write_pm_byte(&mut self, offset: u64, byte: u8) {
+        match offset {
+            0 | 1 => {
+                self.refresh_status();
+                let cleared = u16::from(byte) << (8 * offset);
+                if cleared & self.regs.status & pm1::TIMER != 0 {
+                    self.regs.overflow_at = next_overflow(self.ticks());
+                }
+                self.regs.status &= !cleared;
+            }
+            2 | 3 => set_byte(&mut self.regs.enable, offset - 2, byte),
+            4 | 5 => {
+                set_byte(&mut self.regs.control, offset - 4, byte);
+                let value = self.regs.control;
+                self.regs.control &= !control::SLEEP_ENABLE;
+                if value & control::SLEEP_ENABLE != 0 {
+                    self.sleep(control::sleep_type(value));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn sleep(&self, kind: u16) {
+        let request = match kind {
+            SLEEP_S5 => PowerRequest::Shutdown,
+            SLEEP_S3 if !self.options.disable_s3 => PowerRequest::Suspend,
+            // Suspend to disk: the guest has saved itself, so the power goes off.
+            kind if kind == u16::from(self.options.s4_type) && !self.options.disable_s4 => PowerRequest::Shutdown,
+            _ => return,
+        };
+        (self.power)(request);
+    }
+
+    fn gpe_bytes(&self) -> [u8; 4] {
+        let [s0, s1] = self.regs.gpe_status.to_le_bytes();
+        let [e0, e1] = self.regs.gpe_enable.to_le_bytes();
+        [s0, s1, e0, e1]
+    }
+
+    fn write_gpe_byte(&mut self, offset: u64, byte: u8) {
+        match offset {
+            0 | 1 => self.regs.gpe_status &= !(u16::from(byte) << (8 * offset)),
+            2 | 3 => set_byte(&mut self.regs.gpe_enable, offset - 2, byte),
+            _ => {}
+        }
+    }
+
+    fn write_apm_control(&mut self, value: u8) {
+        self.regs.apm_control = value;
+        match value {
+            apm::ACPI_ENABLE => self.regs.control |= control::SCI_ENABLE,
+            apm::ACPI_DISABLE => self.regs.control &= !control::SCI_ENABLE,
+            _ => {}
+        }
+    }
+}
+
+fn place(ports: &RegionHandle, base: u64, enabled: bool) {
+    if enabled {
+        ports.move_to(base);
+    }
+    ports.set_enabled(enabled);
+}
+
+/// Replaces byte `index` (0 or 1) of a word.
+fn set_byte(word: &mut u16, index: u64, byte: u8) {
+    let [low, high] = word.to_le_bytes();
+    *word = if index == 0 { u16::from_le_bytes([byte, high]) } else { u16::from_le_bytes([low, byte]) };
+}
+
+/// `width` bytes of a register file from `offset`; zeros behind its end.
+fn pick(bytes: &[u8], at: At) -> u64 {
+    (0..at.width.bytes()).rev().fold(0, |value, i| {
+        let index = usize::try_from(at.offset + i).unwrap_or(usize::MAX);
+        value << 8 | u64::from(bytes.get(index).copied().unwrap_or(0))
+    })
+}
+
+impl Device for Piix4Pm {
+    fn read(&mut self, at: At) -> u64 {
+        match at.region {
+            PM => pick(&self.pm_bytes(), at),
+            GPE0 => pick(&self.gpe_bytes(), at),
+            SMBUS => u64::from(self.smbus.read(at.offset)),
+            APM if at.offset == 0 => u64::from(self.regs.apm_control),
+            APM => u64::from(self.regs.apm_status),
+            _ => at.width.ones(),
+        }
+    }
+
+    fn write(&mut self, at: At, value: u64) {
+        let bytes = value.to_le_bytes();
+        for (offset, &byte) in (at.offset..at.offset + at.width.bytes()).zip(&bytes) {
+            match at.region {
+                PM => self.write_pm_byte(offset, byte),
+                GPE0 => self.write_gpe_byte(offset, byte),
+                SMBUS => self.smbus.write(offset, byte),
+                APM if offset == 0 => self.write_apm_control(byte),
+                APM => self.regs.apm_status = byte,
+                _ => {}
+            }
+        }
+        self.update();
+    }
+
+    fn event(&mut self, _token: Token) {
+        self.update();
+    }
+
+    /// The board has reset the configuration space.
+    fn reset(&mut self, _kind: Reset) {
+        let ticks = self.ticks();
+        let Self { wires: _, power: _, options: _, config: _, smbus, regs, sci_pending: _ } = self;
+        *regs = Regs::cold(ticks);
+        smbus.reset();
+        self.update_ports();
+        self.update();
+    }
+
+    fn as_pci(&mut self) -> Option<&mut dyn PciFunction> {
+        Some(self)
+    }
+}
+
+impl PciFunction for Piix4Pm {
+    fn config(&mut self) -> &mut ConfigSpace {
+        &mut self.config
+    }
+
+    fn config_written(&mut self, change: ConfigChange) {
+        if [0x40, 0x41, 0x80, 0x90, 0x91, 0xd2].iter().any(|&byte| change.touches(byte)) {
+            self.update_ports();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

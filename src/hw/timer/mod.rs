@@ -1,0 +1,3 @@
+//! Clocks and counters that guests program.
+
+pub mod mc146818;
