@@ -48,7 +48,10 @@ impl Drive {
             cmd::READ_MULTIPLE_EXT => self.read(Ext, multiple, Pio),
             cmd::READ_DMA | cmd::READ_DMA_NO_RETRY => self.read(Short, 1, Dma),
             cmd::READ_DMA_EXT => self.read(Ext, 1, Dma),
-            cmd::WRITE_SECTORS | cmd::WRITE_SECTORS_NO_RETRY | cmd::WRITE_VERIFY | cmd::CFA_WRITE_SECTORS => {
+            cmd::WRITE_SECTORS | cmd::WRITE_SECTORS_NO_RETRY | cmd::WRITE_VERIFY => {
+                self.write(Short, 1, Pio, false);
+            }
+            cmd::CFA_WRITE_SECTORS if self.options.kind == DriveKind::CompactFlash => {
                 self.write(Short, 1, Pio, false);
             }
             cmd::WRITE_SECTORS_EXT => self.write(Ext, 1, Pio, false),
@@ -334,10 +337,6 @@ impl Drive {
         self.submit(Op::Flush, 0, Payload::Len(0));
     }
 
-    pub fn flush_done(&mut self) {
-        if self.is_cd() { self.packet_done() } else { self.done() }
-    }
-
     // -- TRIM (ATA8-ACS 7.10) ------------------------------------------------------------------------------------
 
     fn data_set_management(&mut self) {
@@ -346,7 +345,7 @@ impl Drive {
             0 => 0x1_0000,
             count => u32::from(count),
         };
-        if self.regs.feature.now != TRIM || blocks > MAX_TRIM_BLOCKS || self.queue.read_only() {
+        if !self.options.trim || self.regs.feature.now != TRIM || blocks > MAX_TRIM_BLOCKS || self.queue.read_only() {
             self.abort();
             return;
         }
@@ -376,8 +375,7 @@ impl Drive {
     }
 
     pub fn trim_next(&mut self, mut ranges: VecDeque<(u64, u64)>) {
-        let next = if self.options.discard { ranges.pop_front() } else { None };
-        let Some((offset, len)) = next else {
+        let Some((offset, len)) = ranges.pop_front() else {
             self.done();
             return;
         };
@@ -431,11 +429,13 @@ impl Drive {
     /// SET FEATURES (ATA8-ACS 7.48).
     fn set_features(&mut self) {
         match self.regs.feature.now {
-            0x02 if !self.is_cd() => {
+            // A CD-ROM drive takes these, and has no cache.
+            0x02 | 0x82 if self.is_cd() => self.done(),
+            0x02 => {
                 self.settings.write_cache = true;
                 self.done();
             }
-            0x82 if !self.is_cd() => {
+            0x82 => {
                 self.settings.write_cache = false;
                 self.flush();
             }

@@ -6,7 +6,7 @@
 use crate::block::{Op, Payload};
 use crate::mem::Sg;
 
-use super::drive::{Drive, Fifo, Job, Phase, Want};
+use super::drive::{Drive, Fifo, Job, Phase, Power, Want};
 use super::spec::{CD_BLOCK, cmd, reason};
 
 /// Blocks that one PIO request reads, and one DMA request.
@@ -26,7 +26,6 @@ pub(super) mod op {
     pub const READ_CAPACITY: u8 = 0x25;
     pub const READ_10: u8 = 0x28;
     pub const SEEK_10: u8 = 0x2b;
-    pub const SYNCHRONIZE_CACHE: u8 = 0x35;
     pub const READ_TOC: u8 = 0x43;
     pub const GET_CONFIGURATION: u8 = 0x46;
     pub const GET_EVENT_STATUS: u8 = 0x4a;
@@ -154,6 +153,7 @@ impl Drive {
     /// DEVICE RESET (ATA/ATAPI-6 8.8): also while a command is in progress; no interrupt.
     pub fn device_reset(&mut self) {
         self.drop_work();
+        self.settings.power = Power::Active;
         self.intrq = false;
         self.sign();
         self.regs.status = 0;
@@ -170,12 +170,9 @@ impl Drive {
             return;
         }
         self.cd.dma = feature & DMA != 0;
-        // Odd limits count as one less, zero as the largest (8.23.4; operating systems send it).
+        // Odd limits count as one less (8.23.4).
         let limit = usize::from(u16::from_le_bytes([self.regs.mid.now, self.regs.high.now]));
-        self.cd.limit = match limit {
-            0 | 1 | 0xffff => 0xfffe,
-            limit => limit & !1,
-        };
+        self.cd.limit = limit.min(0xfffe) & !1;
         self.regs.count = Fifo::new(reason::CD);
         self.regs.error = 0;
         self.job = Job::Packet;
@@ -205,12 +202,13 @@ impl Drive {
     fn report_change(&mut self) -> bool {
         match self.cd.changed {
             Changed::No => true,
+            // Without a medium the commands that need one say so themselves.
+            _ if !self.ready() => true,
             Changed::Gone => {
                 self.cd.changed = Changed::New;
                 self.packet_failed(Sense::NOT_PRESENT);
                 false
             }
-            Changed::New if !self.ready() => true,
             Changed::New => {
                 self.cd.changed = Changed::No;
                 self.packet_failed(Sense::MEDIUM_CHANGED);
@@ -234,7 +232,6 @@ impl Drive {
                 lba if u64::from(lba) < self.blocks() => self.packet_done(),
                 _ => self.packet_failed(Sense::OUT_OF_RANGE),
             },
-            op::SYNCHRONIZE_CACHE => self.flush(),
             op::PREVENT_ALLOW => {
                 self.cd.locked = packet[4] & 1 != 0;
                 self.packet_done();
@@ -286,6 +283,10 @@ impl Drive {
             self.buffer = data;
             self.pos = 0;
             self.wait_for_dma();
+            return;
+        }
+        if self.cd.limit == 0 {
+            self.abort(); // no room for data (8.23.4)
             return;
         }
         self.offer(data, self.cd.limit);
@@ -395,8 +396,8 @@ impl Drive {
         match (action & LOEJ != 0, action & START != 0) {
             (false, _) => self.packet_done(),
             (true, false) if self.cd.locked && !self.cd.tray_open => {
-                let sense = if self.queue.has_medium() { Sense::REMOVAL_PREVENTED } else { Sense::NOT_PRESENT };
-                self.packet_failed(sense);
+                let key = if self.queue.has_medium() { 2 } else { 5 };
+                self.packet_failed(Sense { key, ..Sense::REMOVAL_PREVENTED });
             }
             (true, start) => {
                 self.cd.tray_open = !start;
@@ -425,7 +426,7 @@ impl Drive {
             self.packet_done();
             return;
         }
-        if self.cd.dma {
+        if self.cd.dma || self.cd.limit == 0 {
             self.packet_failed(Sense::BAD_FIELD);
             return;
         }

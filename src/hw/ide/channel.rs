@@ -24,10 +24,12 @@ struct Regs {
     second: bool,
     control: u8,
     bus_master: BusMaster,
+    /// The function's bus master enable (PCI 3.0, 6.2.2): without it the engine waits.
+    master_enabled: bool,
 }
 
 impl Regs {
-    const COLD: Self = Self { second: false, control: 0, bus_master: BusMaster::COLD };
+    const COLD: Self = Self { second: false, control: 0, bus_master: BusMaster::COLD, master_enabled: false };
 }
 
 impl Channel {
@@ -51,8 +53,12 @@ impl Channel {
     // -- command block -------------------------------------------------------------------------------------------
 
     /// A byte of the command block. Drive 0 answers for a drive 1 that is not there, with a status of zero (ATA/ATAPI-6
-    /// 9.16.1); with no drive at all everything but the address registers reads as zero, as on QEMU.
+    /// 9.16.1); its address registers read as ones, so that no signature shows. Without any drive everything is zero.
     pub fn read(&mut self, reg: Reg) -> u8 {
+        if reg == Reg::Data {
+            // A byte access takes a word: old boot loaders read sectors so.
+            return self.read_data(2).to_le_bytes()[0];
+        }
         let hob = self.regs.control & control::HOB != 0;
         let second = self.regs.second;
         if let Some(drive) = self.selected() {
@@ -63,11 +69,11 @@ impl Channel {
             }
             return value;
         }
+        let Some(other) = self.other() else { return 0 };
         match reg {
-            Reg::Data => 0xff,
-            Reg::Error | Reg::Status => 0,
+            Reg::Data | Reg::Error | Reg::Status => 0,
             Reg::Device => device::OBSOLETE | u8::from(second) << 4,
-            Reg::Count | Reg::LbaLow => self.other().map_or(0, |drive| drive.read_reg(reg, hob)),
+            Reg::Count | Reg::LbaLow => other.read_reg(reg, hob),
             Reg::LbaMid | Reg::LbaHigh => 0xff,
         }
     }
@@ -161,7 +167,7 @@ impl Channel {
 
     /// A 16- or 32-bit read of the data port.
     pub fn read_data(&mut self, width: usize) -> u32 {
-        let Some(drive) = self.selected() else { return u32::MAX };
+        let Some(drive) = self.selected() else { return 0 };
         let value = drive.read_data(width);
         if !drive.wants_data() || drive.intrq {
             self.update();
@@ -203,6 +209,12 @@ impl Channel {
         self.update();
     }
 
+    /// The function's bus master enable is now on or off.
+    pub fn enable_master(&mut self, on: bool) {
+        self.regs.master_enabled = on;
+        self.update();
+    }
+
     // -- work ----------------------------------------------------------------------------------------------------
 
     /// A drive's queue has completions.
@@ -226,7 +238,8 @@ impl Channel {
         let Self { irq, ram, drives, regs } = self;
         let engine = &mut regs.bus_master;
         for drive in drives.iter_mut().flatten() {
-            while engine.active()
+            while regs.master_enabled
+                && engine.active()
                 && let Some(want) = drive.dma_wanted()
                 && let Gathered::Memory(sg) = engine.gather(ram, want.bytes, want.unit)
             {

@@ -100,8 +100,6 @@ pub struct DriveOptions {
     pub version: Option<String>,
     /// `wwn=`, 0 for none.
     pub wwn: u64,
-    /// `logical_block_size=` in bytes; an IDE disk's is 512.
-    pub logical_block_size: u32,
     /// `physical_block_size=` in bytes, a power of two from 512 on.
     pub physical_block_size: u32,
     /// `rotation_rate=`: 1 for solid state, else turns a minute; 0 is not told.
@@ -110,8 +108,8 @@ pub struct DriveOptions {
     pub geometry: Option<Geometry>,
     /// The write cache is on at power-on (`write-cache=`); while it is off, writes go to stable storage.
     pub write_cache: bool,
-    /// Trims reach the disk (`discard=unmap` of the drive); the command exists either way.
-    pub discard: bool,
+    /// The disk has TRIM (`discard_granularity=` is not 0). Whether it reaches the image is the queue's business.
+    pub trim: bool,
     /// Read errors.
     pub rerror: OnError,
     /// Write errors.
@@ -128,12 +126,11 @@ impl DriveOptions {
             model: None,
             version: None,
             wwn: 0,
-            logical_block_size: 512,
             physical_block_size: 512,
             rotation_rate: 0,
             geometry: None,
             write_cache: true,
-            discard: true,
+            trim: true,
             rerror: OnError::Report,
             werror: OnError::Enospc,
         }
@@ -267,10 +264,6 @@ pub(super) enum Job {
     Trim(VecDeque<(u64, u64)>),
     /// A data-in command whose data is in the buffer.
     Reply,
-    /// A SMART log page comes in.
-    SmartLog {
-        log: u8,
-    },
     /// A packet comes in.
     Packet,
     /// A packet command's reply, in the buffer.
@@ -616,7 +609,6 @@ impl Drive {
                 let list = std::mem::take(&mut self.buffer);
                 self.trim(&list);
             }
-            Job::SmartLog { log } => self.smart_log_given(log),
             Job::Packet => self.packet_given(),
             Job::PacketList => self.packet_list_given(),
             _ => self.finish_quietly(status::READY, 0),
@@ -696,6 +688,9 @@ impl Drive {
 
     /// Gives the disk a request; the drive is busy until it ends.
     pub fn submit(&mut self, op: Op, offset: u64, payload: Payload) {
+        if self.settings.power == Power::Standby {
+            self.settings.power = Power::Active;
+        }
         self.next_token += 1;
         let token = self.next_token;
         self.phase = Phase::Queue;
@@ -727,7 +722,6 @@ impl Drive {
             Job::Verify(run) => self.verify_done(run),
             Job::Trim(ranges) => self.trim_next(ranges),
             Job::PacketRead { lba, left, frame } => self.packet_read_done(lba, left, frame, payload),
-            Job::Flush => self.flush_done(),
             _ => self.done(),
         }
     }
@@ -750,7 +744,6 @@ impl Drive {
                 Job::Read(run) | Job::Verify(run) => self.run_failed(run, error::UNC),
                 Job::Write(run) => self.run_failed(run, error::ABRT),
                 Job::PacketRead { .. } => self.packet_read_failed(),
-                Job::Flush if self.is_cd() => self.packet_done(),
                 _ => self.abort(),
             },
         }

@@ -7,6 +7,9 @@ pub(super) const MAX_MULTIPLE: u8 = 16;
 /// Ultra DMA mode 5, as SET FEATURES 03h takes it (ATA8-ACS 7.48.7).
 pub(super) const DEFAULT_MODE: u8 = 0x45;
 
+/// Sectors that cylinder, head and sector reach (ATA/ATAPI-5 annex B).
+const MAX_CHS_SECTORS: u64 = 16383 * 16 * 63;
+
 /// 256 words in the making.
 struct Words([u16; 256]);
 
@@ -98,16 +101,22 @@ impl Drive {
         words.0[51] = 0x200; // PIO and DMA timing, modes 2
         words.0[52] = 0x200;
         let Settings { multiple, heads, secs, write_cache, .. } = self.settings;
-        let cylinder = u64::from(heads) * u64::from(secs);
-        let cyls = u64::from(cyls);
-        words.0[54] = self.geometry().cyls;
+        let cylinder = (u64::from(heads) * u64::from(secs)).max(1);
+        let cyls = match self.geometry() {
+            Geometry { cyls, heads: h, secs: s } if (h, s) == (heads, secs) => cyls,
+            _ => u16::try_from(sectors.min(MAX_CHS_SECTORS) / cylinder).unwrap_or(u16::MAX),
+        };
+        words.0[54] = cyls;
         words.0[55] = u16::from(heads);
         words.0[56] = u16::from(secs);
-        words.set32(57, u32::try_from(cyls * cylinder).unwrap_or(u32::MAX));
+        words.set32(57, u32::try_from(u64::from(cyls) * cylinder).unwrap_or(u32::MAX));
         words.0[59] = if multiple == 0 { 0 } else { 0x100 | u16::from(multiple) };
         words.set32(60, sectors.min(0x0fff_ffff) as u32);
         words.0[65..69].fill(120); // ns of a DMA or PIO cycle
-        words.0[69] = 1 << 14; // reads after a trim are deterministic
+        if self.options.trim {
+            words.0[69] = 1 << 14; // reads after it are deterministic
+            words.0[169] = 1;
+        }
         words.0[80] = 0xf0; // ATA/ATAPI-4 to -7
         words.0[81] = 0x16; // ATA/ATAPI-5 T13/1321D revision 2
         words.0[82] = 1 << 14 | 1 << 5 | 1; // NOP, write cache, SMART
@@ -122,7 +131,6 @@ impl Drive {
         let exponent = (self.options.physical_block_size / 512).max(1).ilog2().min(15);
         words.0[106] = 1 << 14 | 1 << 13 | exponent as u16;
         self.set_wwn(&mut words);
-        words.0[169] = 1; // TRIM
         words.0[217] = self.options.rotation_rate;
         words.bytes()
     }

@@ -289,7 +289,7 @@ impl Drive {
     fn mode_page(&self, page: u8) -> Vec<u8> {
         match page {
             page::ERROR_RECOVERY => vec![page, 6, 0, 5, 0, 0, 0, 0],
-            page::AUDIO => vec![page, 0x0e, 4, 0, 0, 0, 0, 75, 1, 0xff, 2, 0xff, 0, 0, 0, 0],
+            page::AUDIO => vec![page, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
             _ => {
                 // Reads CD-R, CD-RW, DVD-ROM, DVD-R; mode 2 forms; multi-session; lockable; tray; 706 kB/s.
                 let locked = u8::from(self.cd.locked) << 1;

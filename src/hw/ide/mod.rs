@@ -19,7 +19,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use classes::{CLASSES, Class, Property};
+pub use classes::{CLASSES, Class, DriveProperties, Property, PropertyError};
 pub use drive::{DriveKind, DriveOptions, ErrorAction, FaultSink, Geometry, IoFault, OnError};
 pub use piix::{Chip, DriveInfo, EjectError, PiixIde};
 pub use spec::{

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::block::BlockQueue;
-use crate::bus::{At, Bar, BarKind, ConfigSpace, Device, IrqLine, PciFunction, Region, Reset, Token, Width};
+use crate::bus::{
+    At, Bar, BarKind, ConfigChange, ConfigSpace, Device, IrqLine, PciFunction, Region, Reset, Token, Width,
+};
 use crate::mem::GuestRam;
 
 use super::channel::Channel;
@@ -261,5 +263,12 @@ impl Device for PiixIde {
 impl PciFunction for PiixIde {
     fn config(&mut self) -> &mut ConfigSpace {
         &mut self.config
+    }
+
+    fn config_written(&mut self, _change: ConfigChange) {
+        let on = self.config.bus_master();
+        for channel in &mut self.channels {
+            channel.enable_master(on);
+        }
     }
 }

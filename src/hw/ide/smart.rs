@@ -1,7 +1,6 @@
 //! SMART (ATA/ATAPI-6 8.55, ATA8-ACS 7.53; attribute pages after SFF-8035i).
 
-use super::drive::{Drive, Job};
-use super::spec::error;
+use super::drive::Drive;
 
 /// Subcommands, in the Features register.
 mod sub {
@@ -11,7 +10,6 @@ mod sub {
     pub const SAVE_ATTRIBUTES: u8 = 0xd3;
     pub const EXECUTE_OFFLINE: u8 = 0xd4;
     pub const READ_LOG: u8 = 0xd5;
-    pub const WRITE_LOG: u8 = 0xd6;
     pub const ENABLE: u8 = 0xd8;
     pub const DISABLE: u8 = 0xd9;
     pub const RETURN_STATUS: u8 = 0xda;
@@ -23,8 +21,6 @@ mod log {
     pub const DIRECTORY: u8 = 0;
     pub const SUMMARY_ERROR: u8 = 1;
     pub const SELF_TEST: u8 = 6;
-    pub const HOST_FIRST: u8 = 0x80;
-    pub const HOST_LAST: u8 = 0x9f;
 }
 
 /// What the LBA Mid and High registers must hold, and hold when the disk is well.
@@ -33,24 +29,24 @@ const PAGE: usize = 512;
 /// Self-test log entries (ATA/ATAPI-6 table 59).
 const SELF_TESTS: usize = 21;
 
-/// An attribute: identifier, flags, value, raw low byte, threshold.
+/// An attribute: identifier, flags, value, raw value, threshold.
 struct Attribute {
     id: u8,
     flags: u16,
     value: u8,
-    raw: u8,
+    raw: u32,
     threshold: u8,
 }
 
-const ATTRIBUTES: [Attribute; 8] = [
+const ATTRIBUTES: [Attribute; 7] = [
     Attribute { id: 1, flags: 0x03, value: 100, raw: 0, threshold: 6 }, // raw read error rate
     Attribute { id: 3, flags: 0x03, value: 100, raw: 16, threshold: 0 }, // spin-up time
     Attribute { id: 4, flags: 0x02, value: 100, raw: 100, threshold: 20 }, // start/stop count
     Attribute { id: 5, flags: 0x03, value: 100, raw: 0, threshold: 36 }, // reallocated sectors
     Attribute { id: 9, flags: 0x03, value: 100, raw: 1, threshold: 0 }, // power-on hours
     Attribute { id: 12, flags: 0x03, value: 100, raw: 0, threshold: 0 }, // power cycles
-    Attribute { id: 190, flags: 0x03, value: 69, raw: 31, threshold: 50 }, // airflow temperature
-    Attribute { id: 194, flags: 0x03, value: 31, raw: 31, threshold: 0 }, // temperature
+    // Airflow temperature: now, and lowest and highest.
+    Attribute { id: 190, flags: 0x03, value: 69, raw: 0x1f1f_001f, threshold: 50 },
 ];
 
 /// A self-test that was run: its kind as EXECUTE OFF-LINE takes it.
@@ -96,7 +92,6 @@ impl Drive {
             sub::READ_THRESHOLDS => self.reply(thresholds()),
             sub::EXECUTE_OFFLINE => self.smart_test(),
             sub::READ_LOG => self.smart_read_log(),
-            sub::WRITE_LOG => self.smart_write_log(),
             _ => self.abort(),
         }
     }
@@ -128,7 +123,7 @@ impl Drive {
             slot[1..3].copy_from_slice(&attribute.flags.to_le_bytes());
             slot[3] = attribute.value;
             slot[4] = attribute.value; // worst
-            slot[5] = attribute.raw;
+            slot[5..9].copy_from_slice(&attribute.raw.to_le_bytes());
         }
         page[362] = if self.smart.autosave { 0x82 } else { 0x02 }; // off-line collection completed
         page[364..366].copy_from_slice(&288u16.to_le_bytes()); // seconds of an off-line collection
@@ -144,13 +139,9 @@ impl Drive {
         let pages = usize::from(self.regs.count.now);
         let mut page = vec![0; PAGE];
         match self.regs.low.now {
-            _ if pages == 0 => return self.abort(),
             log::DIRECTORY if pages == 1 => {
                 page[0] = 1; // version
                 for log in [log::SUMMARY_ERROR, log::SELF_TEST] {
-                    page[usize::from(log) * 2] = 1;
-                }
-                for log in log::HOST_FIRST..=log::HOST_LAST {
                     page[usize::from(log) * 2] = 1;
                 }
             }
@@ -159,8 +150,7 @@ impl Drive {
                 page = sum(page);
             }
             log::SELF_TEST if pages == 1 => page = self.self_test_log(),
-            log::HOST_FIRST..=log::HOST_LAST if pages == 1 => {}
-            _ => return self.fail(error::IDNF | error::ABRT),
+            _ => return self.abort(),
         }
         self.reply(page);
     }
@@ -180,21 +170,6 @@ impl Drive {
             run => u8::try_from((run - 1) % SELF_TESTS + 1).unwrap_or(0),
         };
         sum(page)
-    }
-
-    fn smart_write_log(&mut self) {
-        let log = self.regs.low.now;
-        if !(log::HOST_FIRST..=log::HOST_LAST).contains(&log) || self.regs.count.now != 1 {
-            self.abort();
-            return;
-        }
-        self.job = Job::SmartLog { log };
-        self.ask(PAGE, PAGE);
-    }
-
-    /// A host log page has come. Its content is not kept: it reads as zeros.
-    pub fn smart_log_given(&mut self, _log: u8) {
-        self.done();
     }
 }
 

@@ -8,10 +8,12 @@ use super::drive::Geometry;
 use super::spec::{Reg, cmd, status};
 use super::*;
 use crate::block::{BlockQueue, Completion, Op, Payload, Request};
-use crate::bus::{At, Device, PciFunction, Probe, Region, Reset, Width};
+use crate::bus::{At, COMMAND_BUS_MASTER, COMMAND_IO, ConfigChange, Device, PciFunction, Probe, Region, Reset, Width};
 use crate::mem::GuestRam;
 
 mod ata;
+mod faults;
+mod golden;
 mod packet;
 mod robust;
 
@@ -134,7 +136,6 @@ struct Bench {
     ram: GuestRam,
     disk: FakeDisk,
     cd: FakeDisk,
-    #[expect(dead_code, reason = "until the error tests")]
     faults: Arc<Mutex<Vec<IoFault>>>,
     /// The channel that the short forms use.
     channel: usize,
@@ -166,6 +167,8 @@ impl Bench {
         ide.attach(0, disk_options, Box::new(disk.clone()));
         ide.attach(2, cd_options, Box::new(cd.clone()));
         ide.config().set_power_on();
+        ide.config().guest_write(4, 2, u32::from(COMMAND_IO | COMMAND_BUS_MASTER));
+        ide.config_written(ConfigChange { offset: 4, len: 2 });
         Self { ide, probe, ram, disk, cd, faults, channel: 0 }
     }
 
@@ -187,7 +190,6 @@ impl Bench {
         u8::try_from(self.ide.read(at)).unwrap()
     }
 
-    #[expect(dead_code, reason = "until the reset tests")]
     fn control(&mut self, value: u8) {
         self.ide.write(At { region: CONTROL[self.channel], offset: 0, width: Width::B1 }, u64::from(value));
     }
@@ -344,7 +346,6 @@ impl Bench {
         self.packet_limit(packet, 0xfffe)
     }
 
-    #[expect(dead_code, reason = "until the sense tests")]
     /// Sense key and additional code of the last command.
     fn sense(&mut self) -> (u8, u8) {
         let (data, _) = self.packet(&[0x03, 0, 0, 0, 18]);
