@@ -6,8 +6,10 @@ pub mod keymap;
 pub mod picture;
 mod surface;
 pub mod text;
+mod ticker;
 pub mod vnc;
 
 pub use display::{ConsoleKind, ConsoleSource, Display, DisplayListener, Refresh};
 pub use input::{InputEvent, InputSink, KeyCode, KeyEvent, MouseButton};
 pub use surface::{Cursor, Rect, Surface};
+pub use ticker::DisplayTicker;

@@ -1,4 +1,7 @@
 //! Display adapters.
 
+mod console;
 pub mod edid;
 pub mod vga;
+
+pub use console::{SyncDirty, VgaConsole};

@@ -382,6 +382,7 @@ impl Server {
             }
             client.watch(!shared, screen.size()).then(|| screen.size())
         });
+        self.display.wake();
         if is_first {
             self.observer.watched();
         }
