@@ -166,8 +166,16 @@ fn vncdotool_types_and_points() {
 /// For looking at it with any viewer: `VNC_SERVE_SECONDS=60 cargo test --test vnc_clients serve -- --nocapture`.
 #[test]
 fn serve_for_a_person() {
-    let Some(seconds) = std::env::var("VNC_SERVE_SECONDS").ok().and_then(|text| text.parse().ok()) else { return };
+    let Some(seconds) = std::env::var("VNC_SERVE_SECONDS").ok().and_then(|text| text.parse::<u32>().ok()) else {
+        return;
+    };
     let bench = serve();
     println!("serving at 127.0.0.1::{}", bench.port);
-    std::thread::sleep(Duration::from_secs(seconds));
+    let mut seen = 0;
+    for _ in 0..seconds {
+        std::thread::sleep(Duration::from_secs(1));
+        let events = bench.typed.0.lock().unwrap();
+        events.iter().skip(seen).for_each(|event| println!("{event:x?}"));
+        seen = events.len();
+    }
 }

@@ -382,6 +382,7 @@ impl Server {
             }
             client.watch(!shared, screen.size()).then(|| screen.size())
         });
+        // The surface may be as old as the last client.
         self.display.wake();
         if is_first {
             self.observer.watched();

@@ -52,7 +52,10 @@ impl Version {
     /// Reads a client's "RFB xxx.yyy\n". Unknown minor versions count as the last one below; some clients say 3.889 or 4.1
     /// and mean at least 3.8.
     fn parse(text: [u8; 12]) -> Result<Self, ProtocolError> {
-        let digits = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u16>().ok();
+        let digits = |digits: &[u8]| {
+            let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+            text.parse::<u16>().ok()
+        };
         let fixed = text.starts_with(b"RFB ") && text[7] == b'.' && text[11] == b'\n';
         match (digits(&text[4..7]), digits(&text[8..11])) {
             (Some(3), Some(minor)) if fixed && minor >= 8 => Ok(Self::V3_8),
@@ -286,5 +289,50 @@ impl Session<'_> {
             Message::Power(action) => server.power(action),
             Message::UnknownPower | Message::CutText(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::vnc::Endpoint;
+    use crate::ui::vnc::listen::Stream;
+    use std::os::unix::net::UnixStream;
+
+    fn client() -> (Client, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let nowhere = Endpoint::Unix("".into());
+        (Client::new(Stream::Unix(ours), nowhere.clone(), nowhere), theirs)
+    }
+
+    #[test]
+    fn a_byte_now_and_then_does_not_put_off_the_deadline() {
+        let (client, mut theirs) = client();
+        let mut input = Input { client: &client, buffer: Vec::new(), deadline: None };
+        theirs.write_all(b"RFB 003").unwrap();
+        input.set_deadline(Some(Duration::from_secs(60)));
+        input.read_some().unwrap();
+        input.set_deadline(Some(Duration::ZERO));
+        theirs.write_all(b".").unwrap();
+        assert!(matches!(input.take::<12>(), Err(End::TooSlow)));
+        assert!(matches!(input.take::<7>(), Ok(bytes) if bytes == *b"RFB 003"));
+    }
+
+    #[test]
+    fn a_client_that_goes_ends_its_session() {
+        let (client, theirs) = client();
+        let mut input = Input { client: &client, buffer: Vec::new(), deadline: None };
+        drop(theirs);
+        assert!(matches!(input.take::<1>(), Err(End::Gone)));
+    }
+
+    #[test]
+    fn versions_that_are_none_are_refused() {
+        assert_eq!(Version::parse(*b"RFB 003.008\n"), Ok(Version::V3_8));
+        assert_eq!(Version::parse(*b"RFB 004.001\n"), Ok(Version::V3_8));
+        assert_eq!(Version::parse(*b"RFB 003.006\n"), Ok(Version::V3_3));
+        assert_eq!(Version::parse(*b"RFB 003.008 "), Err(ProtocolError::Version));
+        assert_eq!(Version::parse(*b"RFB +03.008\n"), Err(ProtocolError::Version));
+        assert_eq!(Version::parse(*b"SSH-2.0-Open"), Err(ProtocolError::Version));
     }
 }
