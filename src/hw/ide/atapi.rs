@@ -400,17 +400,32 @@ impl Drive {
                 self.packet_failed(Sense { key, ..Sense::REMOVAL_PREVENTED });
             }
             (true, start) => {
-                self.cd.tray_open = !start;
+                self.move_tray(!start);
                 self.packet_done();
             }
         }
     }
 
-    /// The host's side took the medium out, put one in, or exchanged it.
+    /// Moves the tray and tells the machine, if it was not there already.
+    fn move_tray(&mut self, open: bool) {
+        if self.cd.tray_open != open {
+            self.cd.tray_open = open;
+            (self.tray)(self.number, open);
+        }
+    }
+
+    /// The host's side opens the tray: the guest hears of the removal.
+    pub fn open_tray(&mut self) {
+        self.cd.changed = Changed::Gone;
+        self.cd.event = MediaEvent::MediaRemoval;
+        self.move_tray(true);
+    }
+
+    /// The host's side put a medium in, or exchanged it, and closes the tray.
     pub fn medium_changed(&mut self) {
-        self.cd.tray_open = false;
         self.cd.changed = Changed::Gone;
         self.cd.event = if self.queue.has_medium() { MediaEvent::NewMedia } else { MediaEvent::MediaRemoval };
+        self.move_tray(false);
     }
 
     /// The host's side presses the eject button.

@@ -67,6 +67,9 @@ pub struct IoFault {
 /// Where faults are reported. It takes a note only: it is called under the board lock.
 pub type FaultSink = Arc<dyn Fn(IoFault) + Send + Sync>;
 
+/// Hears that a tray moved, and whether it is out now: the drive is channel * 2 + unit. It takes a note only.
+pub type TraySink = Arc<dyn Fn(usize, bool) + Send + Sync>;
+
 /// A disk's geometry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
@@ -313,6 +316,7 @@ pub(super) struct Drive {
     // Wires.
     pub(super) queue: Box<dyn BlockQueue>,
     faults: FaultSink,
+    pub(super) tray: TraySink,
     /// channel * 2 + unit.
     pub(super) number: usize,
     // Options.
@@ -348,6 +352,7 @@ impl Drive {
         let mut drive = Self {
             queue,
             faults,
+            tray: Arc::new(|_, _| ()),
             number,
             options,
             regs: TaskFile::COLD,
@@ -383,11 +388,32 @@ impl Drive {
 
     // -- resets --------------------------------------------------------------------------------------------------
 
-    /// The state after power-on.
+    /// The state after power-on. Tokens go on counting, so that a late completion matches nothing.
     pub fn power_on(&mut self) {
+        self.drop_work();
         let geometry = self.geometry();
-        let Self { queue: _, faults: _, number: _, options, .. } = self;
-        self.settings = Settings {
+        let Self {
+            queue: _,
+            faults: _,
+            tray: _,
+            number: _,
+            options,
+            regs,
+            settings,
+            smart,
+            cd,
+            intrq,
+            // Idle since `drop_work`.
+            job: _,
+            phase: _,
+            buffer: _,
+            pos: _,
+            end: _,
+            in_flight: _,
+            held: _,
+            next_token: _,
+        } = self;
+        *settings = Settings {
             multiple: identify::MAX_MULTIPLE,
             mode: identify::DEFAULT_MODE,
             heads: geometry.heads,
@@ -395,13 +421,11 @@ impl Drive {
             write_cache: options.write_cache,
             power: Power::Active,
         };
-        self.smart = Smart::COLD;
-        self.cd.power_on();
-        self.drop_work();
-        self.regs = TaskFile::COLD;
-        self.intrq = false;
+        *smart = Smart::COLD;
+        cd.power_on();
+        *regs = TaskFile { error: super::ata::DIAGNOSTIC_PASSED, ..TaskFile::COLD };
+        *intrq = false;
         self.sign();
-        self.regs.error = super::ata::DIAGNOSTIC_PASSED;
     }
 
     /// A soft reset (SRST), when it ends (ATA/ATAPI-6 9.2).

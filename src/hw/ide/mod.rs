@@ -20,7 +20,7 @@ mod spec;
 mod tests;
 
 pub use classes::{CLASSES, Class, DriveProperties, Property, PropertyError};
-pub use drive::{DriveKind, DriveOptions, ErrorAction, FaultSink, Geometry, IoFault, OnError};
+pub use drive::{DriveKind, DriveOptions, ErrorAction, FaultSink, Geometry, IoFault, OnError, TraySink};
 pub use piix::{Chip, DriveInfo, EjectError, PiixIde};
 pub use spec::{
     BUS_MASTER, DECODE, LEGACY_IRQS, LEGACY_PORTS, PRIMARY_COMMAND, PRIMARY_CONTROL, SECONDARY_COMMAND,

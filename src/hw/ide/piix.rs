@@ -9,7 +9,7 @@ use crate::bus::{
 use crate::mem::GuestRam;
 
 use super::channel::Channel;
-use super::drive::{Drive, DriveKind, DriveOptions, FaultSink, Geometry};
+use super::drive::{Drive, DriveKind, DriveOptions, FaultSink, Geometry, TraySink};
 use super::spec::{BUS_MASTER, PRIMARY_COMMAND, PRIMARY_CONTROL, Reg, SECONDARY_COMMAND, SECONDARY_CONTROL};
 
 /// Which chip the function is part of.
@@ -139,7 +139,7 @@ impl PiixIde {
                 return Err(EjectError::Locked);
             }
         }
-        drive.cd.tray_open = true;
+        drive.open_tray();
         Ok(())
     }
 
@@ -152,8 +152,18 @@ impl PiixIde {
 
     /// Opens or closes the tray from outside (`blockdev-open-tray`, `blockdev-close-tray`).
     pub fn set_tray_open(&mut self, number: usize, open: bool) {
-        if let Some(drive) = self.drive(number).filter(|drive| drive.is_cd()) {
-            drive.cd.tray_open = open;
+        let drive = self.drive(number).filter(|drive| drive.is_cd() && drive.cd.tray_open != open);
+        match drive {
+            Some(drive) if open => drive.open_tray(),
+            Some(drive) => drive.medium_changed(),
+            None => {}
+        }
+    }
+
+    /// Tells `sink` of the trays of the drives that are attached now; it is called under the board lock.
+    pub fn on_tray_moved(&mut self, sink: &TraySink) {
+        for drive in self.channels.iter_mut().flat_map(|channel| channel.drives.iter_mut().flatten()) {
+            drive.tray = Arc::clone(sink);
         }
     }
 

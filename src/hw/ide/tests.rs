@@ -26,6 +26,8 @@ struct DiskState {
     fail: Option<io::ErrorKind>,
     read_only: bool,
     no_medium: bool,
+    /// Instead of the data's length.
+    capacity: Option<u64>,
     cancelled: usize,
 }
 
@@ -113,7 +115,7 @@ impl BlockQueue for FakeDisk {
         self.done.lock().unwrap().clear();
     }
     fn capacity(&self) -> u64 {
-        self.with(|state| if state.no_medium { 0 } else { state.data.len() as u64 })
+        self.with(|state| if state.no_medium { 0 } else { state.capacity.unwrap_or(state.data.len() as u64) })
     }
     fn read_only(&self) -> bool {
         self.with(|state| state.read_only)

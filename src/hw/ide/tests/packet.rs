@@ -83,11 +83,18 @@ fn a_locked_tray_needs_force_and_tells_the_guest() {
 #[test]
 fn start_stop_moves_the_tray() {
     let mut b = Bench::on_cd();
+    let moves: Arc<Mutex<Vec<(usize, bool)>>> = Arc::default();
+    let sink: TraySink = {
+        let moves = Arc::clone(&moves);
+        Arc::new(move |drive, open| moves.lock().unwrap().push((drive, open)))
+    };
+    b.ide.on_tray_moved(&sink);
     b.packet(&[0x1b, 0, 0, 0, 2]);
     assert!(b.ide.drives()[1].tray_open);
     assert_eq!(b.packet(&[0]).1, 0x20);
     b.packet(&[0x1b, 0, 0, 0, 3]);
     assert_eq!(b.packet(&[0]).1, 0);
+    assert_eq!(*moves.lock().unwrap(), [(2, true), (2, false)]);
 }
 
 #[test]
@@ -137,4 +144,27 @@ fn device_reset_ends_a_packet_in_progress() {
     assert_eq!(b.regs(), [1, 1, 1, 0x14, 0xeb, 0xa0, 0]);
     assert!(!b.irq());
     assert_eq!(b.packet(&[0]).1, 0);
+}
+
+#[test]
+fn an_ejected_and_exchanged_medium_is_told() {
+    let mut b = Bench::on_cd();
+    assert_eq!(b.ide.eject(2, false), Ok(()));
+    let (event, _) = b.packet(&[0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8]);
+    assert_eq!(event[4..6], [3, 1]); // removed; tray open
+    assert_eq!(b.packet(&[0]).1, 0x20);
+    b.ide.medium_changed(2);
+    assert_eq!(b.packet(&[0]).1, 0x20);
+    assert_eq!(b.packet(&[0]).1, 0x60);
+    assert_eq!(b.packet(&[0]).1, 0);
+}
+
+#[test]
+fn a_large_medium_is_a_dvd() {
+    let mut b = Bench::on_cd();
+    b.cd.with(|s| s.capacity = Some(2048 * 400_000));
+    assert_eq!(b.packet(&[0x46, 0, 0, 0, 0, 0, 0, 0, 8]).0[6..8], [0, 0x10]);
+    let (data, _) = b.packet(&[0xad, 0, 0, 0, 0, 0, 0, 0, 8, 4]);
+    assert_eq!(data.len(), 2052);
+    assert_eq!(data[4..16], [1, 15, 1, 0, 0, 3, 0, 0, 0, 9, 0x1a, 0x7f]);
 }
