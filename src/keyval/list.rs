@@ -126,11 +126,9 @@ fn split(text: &str, implied: Option<&str>, flags: Flags) -> Pairs {
         if rest[end..].starts_with('=') {
             key = rest[..end].to_owned();
             (value, rest) = take_value(&rest[end + 1..]);
-            out.help |= asks_help(&key);
         } else if let Some(implied) = implied.filter(|_| first) {
             (value, rest) = take_value(rest);
             key = implied.to_owned();
-            out.help |= asks_help(&value) && implied.is_empty();
         } else {
             let word = &rest[..end];
             rest = rest[end..].strip_prefix(',').unwrap_or("");

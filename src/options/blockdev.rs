@@ -6,7 +6,7 @@ use super::low::Low;
 use super::stop::{Step, Stop};
 use super::tables::Tables;
 use crate::keyval::tree;
-use crate::keyval::value::{ValueError, parse_bool, parse_integer, parse_tree_size};
+use crate::keyval::value::{ValueError, parse_bool, parse_integer, parse_size};
 use crate::machine::config::NodeSpec;
 
 /// A key's type.
@@ -159,8 +159,10 @@ const FOREIGN_PROTOCOLS: &[&str] = &[
 /// Whose words a fault is reported in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Dialect {
-    /// `-blockdev`.
-    Blockdev,
+    /// `-blockdev` as keys and values: all of them text.
+    Keyval,
+    /// `-blockdev` as JSON: values have their types.
+    Json,
     /// `-drive`.
     Drive,
 }
@@ -175,7 +177,7 @@ pub(super) fn check_driver(tables: &Tables, driver: &str, dialect: Dialect) -> S
     }
     let known = tables.block_drivers.iter().map(String::as_str);
     match dialect {
-        Dialect::Blockdev => Err(ValueError::not_accepted("driver", driver, known).into()),
+        Dialect::Keyval | Dialect::Json => Err(ValueError::not_accepted("driver", driver, known).into()),
         Dialect::Drive => Err(Stop::misspelt(format!("Unknown driver '{driver}'"), driver, known)),
     }
 }
@@ -218,7 +220,7 @@ pub(super) fn typed(
     };
     match &driver {
         Some(driver) => check_driver(tables, driver, dialect)?,
-        None if dialect == Dialect::Blockdev => {
+        None if dialect != Dialect::Drive => {
             return Err(ValueError::Missing { name: format!("{path}driver") }.into());
         }
         None => {}
@@ -228,13 +230,23 @@ pub(super) fn typed(
     let mut out = Map::new();
     for (key, value) in map {
         let Some((_, kind)) = known().find(|(name, _)| *name == key) else {
+            // A dotted key of -drive is one word to QEMU.
+            let key = match value.as_object().and_then(|inner| inner.keys().next()) {
+                Some(inner) if dialect == Dialect::Drive => format!("{key}.{inner}"),
+                _ => key,
+            };
             return Err(unexpected(driver.as_deref(), &key, dialect, path, known().map(|(name, _)| *name)));
         };
         let value = convert(tables, *kind, &format!("{path}{key}"), value, dialect)?;
         out.insert(key, value);
     }
-    if driver.as_deref() == Some("file") && dialect == Dialect::Blockdev && out.get("filename").is_none() {
-        return Err(ValueError::Missing { name: format!("{path}filename") }.into());
+    let needed = match driver.as_deref() {
+        Some("file" | "host_device" | "host_cdrom") => Some("filename"),
+        Some("raw" | "qcow2") => Some("file"),
+        _ => None,
+    };
+    if let Some(key) = needed.filter(|key| dialect != Dialect::Drive && out.get(*key).is_none()) {
+        return Err(ValueError::Missing { name: format!("{path}{key}") }.into());
     }
     Ok(out)
 }
@@ -246,7 +258,7 @@ fn unexpected<'a>(
     path: &str,
     known: impl Iterator<Item = &'a str>,
 ) -> Stop {
-    if dialect == Dialect::Blockdev {
+    if dialect != Dialect::Drive {
         return ValueError::unexpected(path, key, known).into();
     }
     let text = match driver {
@@ -272,13 +284,20 @@ fn convert(tables: &Tables, kind: Kind, name: &str, value: Value, dialect: Diale
         (Kind::Text, Value::String(text)) => Value::String(text),
         (Kind::Text, _) => return Err(wrong(name, "string")),
         (Kind::Switch, Value::Bool(on)) => Value::Bool(on),
+        (Kind::Switch | Kind::Integer | Kind::Size, Value::String(_)) if dialect == Dialect::Json => {
+            return Err(wrong(name, if kind == Kind::Switch { "boolean" } else { "integer" }));
+        }
         (Kind::Switch, Value::String(text)) => Value::Bool(parse_bool(name, &text)?),
         (Kind::Switch, _) => return Err(wrong(name, "boolean")),
         (Kind::Integer, Value::String(text)) => parse_integer(name, &text)?.into(),
-        (Kind::Size, Value::String(text)) => parse_tree_size(name, &text)?.into(),
+        (Kind::Size, Value::String(text)) if dialect == Dialect::Drive => parse_size(name, &text)?.into(),
+        (Kind::Size, Value::String(text)) => parse_integer(name, &text)?.into(),
         (Kind::Integer | Kind::Size, Value::Number(n)) if n.is_u64() => Value::Number(n),
         (Kind::Integer | Kind::Size, _) => return Err(wrong(name, "integer")),
         (Kind::Word(words), Value::String(text)) => {
+            if !words.contains(&text.as_str()) && dialect == Dialect::Drive {
+                return Err(Stop::misspelt(format!("invalid parameter value: {text}"), &text, words.iter().copied()));
+            }
             if !words.contains(&text.as_str()) {
                 return Err(ValueError::not_accepted(name, &text, words.iter().copied()).into());
             }
@@ -298,6 +317,9 @@ fn convert(tables: &Tables, kind: Kind, name: &str, value: Value, dialect: Diale
             let mut out = Map::new();
             for (key, value) in map {
                 let name = format!("{name}.{key}");
+                if key != "direct" && key != "no-flush" && dialect == Dialect::Drive {
+                    return Err(unexpected(None, &name, dialect, "", ["cache.direct", "cache.no-flush"].into_iter()));
+                }
                 if key != "direct" && key != "no-flush" {
                     return Err(ValueError::unexpected("", &name, ["cache.direct", "cache.no-flush"]).into());
                 }
@@ -310,7 +332,8 @@ fn convert(tables: &Tables, kind: Kind, name: &str, value: Value, dialect: Diale
 }
 
 pub(super) fn read(low: &mut Low<'_>, text: &str) -> Step {
-    let map = match text.starts_with('{') {
+    let json = text.starts_with('{');
+    let map = match json {
         true => match crate::json::parse(text).map_err(|e| Stop::here(e.to_string()))? {
             Value::Object(map) => map,
             _ => return Err(Stop::here("Invalid parameter type, expected: object")),
@@ -323,7 +346,7 @@ pub(super) fn read(low: &mut Low<'_>, text: &str) -> Step {
             tree.map
         }
     };
-    let mut options = typed(low.tables, map, None, Dialect::Blockdev, "")?;
+    let mut options = typed(low.tables, map, None, if json { Dialect::Json } else { Dialect::Keyval }, "")?;
     let driver = options.remove("driver").and_then(|d| d.as_str().map(str::to_owned));
     low.config.nodes.push(NodeSpec { driver, filename: None, options, origin: low.origin.clone() });
     Ok(())

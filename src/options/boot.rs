@@ -92,7 +92,7 @@ fn check_letters(letters: &str) -> Step {
         return Err(Stop::here("Too many boot devices for PC"));
     }
     match letters.chars().find(|c| !"abcdn".contains(*c)) {
-        Some(_) => Err(Stop::here("Invalid boot device for PC")),
+        Some(c) => Err(Stop::here(format!("Invalid boot device for PC: '{c}'"))),
         None => Ok(()),
     }
 }

@@ -111,7 +111,7 @@ pub(super) fn add(low: &mut Low<'_>, spec: ChardevSpec) -> Step {
 /// A chardev from its keys, all of them consumed.
 fn spec(pairs: &Pairs, origin: &str) -> Step<ChardevSpec> {
     let Some(name) = pairs.get("backend") else {
-        return Err(Stop::here("chardev: \"(null)\" missing backend"));
+        return Err(Stop::here(format!("chardev: \"{}\" missing backend", pairs.id.as_deref().unwrap_or("(null)"))));
     };
     let Some(id) = &pairs.id else { return Err(Stop::here("chardev: no id specified")) };
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
@@ -169,12 +169,15 @@ fn not_used(key: &str, backend: &Backend) -> Stop {
 
 /// What each back end cannot do without.
 fn check(spec: &ChardevSpec, pairs: &Pairs) -> Step {
-    let has = |key: &str| pairs.get(key).is_some_and(|v| !v.is_empty());
+    let has = |key: &str| pairs.get(key).is_some();
     match spec.backend.as_str() {
         "file" if !has("path") => Err(Stop::here("chardev: file: no filename given")),
         "pipe" if !has("path") => Err(Stop::here("chardev: pipe: no device path given")),
         "serial" if !has("path") => Err(Stop::here("chardev: serial/tty: no device path given")),
         "parallel" if !has("path") => Err(Stop::here("chardev: parallel: no device path given")),
+        "file" | "pipe" | "serial" | "parallel" if pairs.get("path") == Some("") => {
+            Err(Stop::here("Could not open '': No such file or directory"))
+        }
         "udp" if !has("port") => Err(Stop::here("chardev: udp: remote port not specified")),
         "ringbuf" => match pairs.get("size") {
             Some(size) if !parse_size("size", size)?.is_power_of_two() => {

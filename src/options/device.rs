@@ -149,7 +149,7 @@ fn spec(low: &Low<'_>, raw: &RawDevice) -> Step<DeviceSpec> {
     let Some(driver) = raw.map.get("driver") else {
         return Err(ValueError::Missing { name: "driver".into() }.into());
     };
-    let driver = text_of("driver", driver)?;
+    let driver = driver.as_str().unwrap_or_default().to_owned();
     if driver.is_empty() {
         return Err(ValueError::Missing { name: "driver".into() }.into());
     }
@@ -201,7 +201,8 @@ fn property(class: &DeviceInfo, key: &str, value: &Value, typed: bool) -> Step<S
             Ok(text.clone())
         }
         (Value::Bool(on), _) if kind == "bool" => Ok(if *on { "on" } else { "off" }.into()),
-        (Value::Bool(_), _) => Err(wrong(if number { "integer" } else { "string" })),
+        (Value::Bool(_), _) if number => Err(Stop::here(format!("Parameter '{key}' expects {}", wide(kind)))),
+        (Value::Bool(_), _) => Err(wrong("string")),
         (Value::Number(n), _) if number || kind == "size" => {
             let text = n.to_string();
             check_text(key, kind, &text)?;
@@ -227,7 +228,7 @@ fn check_text(key: &str, kind: &str, text: &str) -> Step {
         };
         match (min..=max).contains(&value) {
             true => Ok(()),
-            false => Err(Stop::here(format!("Parameter '{key}' expects {}", kind.trim_end_matches("_t")))),
+            false => Err(Stop::here(format!("Parameter '{key}' expects {}_t", kind.trim_end_matches("_t")))),
         }
     };
     match kind.trim_end_matches("_t") {

@@ -121,6 +121,9 @@ fn check_address(address: &str) -> Step {
     let Some((_, number)) = address.rsplit_once(':') else {
         return Err(Stop::here("no vnc port specified"));
     };
+    if number.is_empty() {
+        return Err(Stop::here("vnc port cannot be empty"));
+    }
     match number.parse::<u32>() {
         Ok(n) if number.starts_with(|c: char| c.is_ascii_digit()) => match n.checked_add(VNC_PORT_BASE) {
             Some(port) if port <= u32::from(u16::MAX) => Ok(()),

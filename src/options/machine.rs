@@ -276,7 +276,7 @@ fn property_help(found: &Found) -> String {
     format!("{}-machine options:\n{}", found.name, lines.concat())
 }
 
-fn check_property(found: &Found, key: &str, value: &str) -> Step {
+fn check_name(found: &Found, key: &str) -> Step<&'static Property> {
     let Some(property) = properties(found).find(|p| p.name == key) else {
         if REFUSED.contains(&key) {
             return Err(Stop::nowhere(format!("machine property '{key}' is not supported by this version")));
@@ -284,6 +284,11 @@ fn check_property(found: &Found, key: &str, value: &str) -> Step {
         let text = format!("Property '{}-machine.{key}' not found", found.name);
         return Err(Stop::nowhere(with_hint(text, key, properties(found).map(|p| p.name))));
     };
+    Ok(property)
+}
+
+fn check_property(found: &Found, key: &str, value: &str) -> Step {
+    let property = check_name(found, key)?;
     let checked: Result<(), ValueError> = match property.kind {
         Kind::OnOff => parse_bool(key, value).map(drop),
         Kind::OnOffAuto => match value {
@@ -340,8 +345,8 @@ pub(super) fn resolve(low: &mut Low<'_>, found: &Found) -> Step<MachineSpec> {
                 ("smp", Value::Object(map)) => tree::merge(&mut low.smp, map),
                 ("boot", Value::Object(map)) => tree::merge(&mut low.boot, map),
                 (key, _) => {
-                    check_property(found, key, "")?;
-                    return Err(Stop::nowhere(format!("Invalid parameter type for '{key}', expected: string")));
+                    check_name(found, key)?;
+                    return Err(Stop::nowhere(format!("Parameters '{key}.*' are unexpected")));
                 }
             }
             continue;
@@ -487,7 +492,7 @@ pub(super) fn cpu(low: &Low<'_>) -> Step<CpuSpec> {
     if crate::keyval::asks_help(model) {
         return Err(cpu_help(low));
     }
-    if model.is_empty() {
+    if text.is_empty() {
         return Err(Stop::nowhere("-cpu option cannot be empty"));
     }
     let known = |name: &str| low.tables.cpu_models.iter().any(|m| m.name == name);

@@ -66,9 +66,7 @@ fn counts(smp: &Map<String, Value>) -> Step<Given> {
     for key in KEYS {
         let Some(value) = smp.get(key) else { continue };
         let Some(text) = value.as_str() else {
-            return Err(
-                ValueError::NotAccepted(format!("Invalid parameter type for 'smp.{key}', expected: integer")).into()
-            );
+            return Err(Stop::here(format!("Parameters 'smp.{key}.*' are unexpected")));
         };
         // QEMU's counts are 32 bits wide, of either sign.
         let count = parse_integer(&format!("smp.{key}"), text)?;

@@ -27,3 +27,27 @@ fn the_first_command_of_the_manual_makes_its_machine() {
         ["compat_monitor0", "serial0", "parallel0"]
     );
 }
+
+/// Our text without what we add to QEMU's.
+fn without_hints(text: &str) -> String {
+    let ours = |line: &&str| !(line.starts_with("Did you mean '") || line.starts_with("Use '"));
+    text.lines().filter(ours).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn refusals_read_as_qemus() {
+    let mut wrong = Vec::new();
+    for case in include_str!("golden.txt").split("\n$ ").map(|case| case.trim_start_matches("$ ")) {
+        let (line, expected) = case.split_once('\n').unwrap();
+        let args = std::iter::once("qemu-kvm").chain(line.split(' ')).map(OsString::from);
+        let ours = match parse(args, &Tables::default()) {
+            Err(failure) => without_hints(&failure.text),
+            Ok(Parsed::Run(_)) => "(runs)".to_owned(),
+            Ok(Parsed::Print { .. }) => "(prints)".to_owned(),
+        };
+        if ours != expected.trim_end_matches('\n') {
+            wrong.push(format!("{line}\n  QEMU: {}\n  ours: {ours}", expected.trim_end_matches('\n')));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
