@@ -86,6 +86,24 @@ pub struct MachineSpec {
     pub properties: Vec<(String, String)>,
 }
 
+impl MachineSpec {
+    /// A property's value.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A switch; `default` if it was not given, or is "auto".
+    #[must_use]
+    pub fn switch(&self, name: &str, default: bool) -> bool {
+        match self.property(name) {
+            Some("on" | "yes" | "true" | "y") => true,
+            Some("off" | "no" | "false" | "n") => false,
+            _ => default,
+        }
+    }
+}
+
 /// One `-accel`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AccelSpec {
@@ -254,8 +272,6 @@ pub struct DriveSpec {
     pub bus: u32,
     /// Unit on the bus.
     pub unit: u32,
-    /// `cache=writethrough` and `directsync`: the drive starts with its write cache off, every write is flushed.
-    pub write_through: bool,
     /// The option as typed ("-drive file=x"), for messages; empty for a default.
     pub origin: String,
 }

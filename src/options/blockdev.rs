@@ -45,7 +45,7 @@ const FILE: Keys = &[
     ("filename", Kind::Text),
     ("aio", Kind::Word(AIO)),
     ("locking", Kind::Word(&["auto", "on", "off"])),
-    ("drop-cache", Kind::Switch),
+    ("drop-cache", Kind::Refused),
     ("pr-manager", Kind::Refused),
     ("aio-max-batch", Kind::Refused),
 ];
@@ -55,12 +55,12 @@ const RAW: Keys = &[("file", Kind::Node), ("offset", Kind::Size), ("size", Kind:
 const QCOW2: Keys = &[
     ("file", Kind::Node),
     ("backing", Kind::Node),
-    ("data-file", Kind::Node),
+    ("data-file", Kind::Refused),
     ("lazy-refcounts", Kind::Switch),
-    ("pass-discard-request", Kind::Switch),
-    ("pass-discard-snapshot", Kind::Switch),
-    ("pass-discard-other", Kind::Switch),
-    ("discard-no-unref", Kind::Switch),
+    ("pass-discard-request", Kind::Refused),
+    ("pass-discard-snapshot", Kind::Refused),
+    ("pass-discard-other", Kind::Refused),
+    ("discard-no-unref", Kind::Refused),
     ("cache-size", Kind::Size),
     ("l2-cache-size", Kind::Size),
     ("l2-cache-entry-size", Kind::Size),
@@ -69,6 +69,8 @@ const QCOW2: Keys = &[
     ("overlap-check", Kind::Refused),
     ("encrypt", Kind::Refused),
 ];
+
+const NULL: Keys = &[("size", Kind::Size), ("read-zeroes", Kind::Switch), ("latency-ns", Kind::Refused)];
 
 /// I/O engines of QEMU.
 pub(super) const AIO: &[&str] = &["threads", "native", "io_uring"];
@@ -182,16 +184,15 @@ pub(super) fn check_driver(tables: &Tables, driver: &str, dialect: Dialect) -> S
     }
 }
 
-/// Takes a protocol off a file name: `file:` is dropped, what this version lacks is refused.
-pub(super) fn plain_filename(name: &str) -> Step<&str> {
-    let Some((protocol, rest)) = name.split_once(':') else { return Ok(name) };
-    if protocol.contains('/') {
-        return Ok(name);
+/// Whether this version has the protocol that a file name starts with.
+pub(super) fn check_protocol(name: &str) -> Step {
+    let Some((protocol, _)) = name.split_once(':') else { return Ok(()) };
+    if protocol.contains('/') || protocol == "file" {
+        return Ok(());
     }
-    match protocol {
-        "file" => Ok(rest),
-        _ if FOREIGN_PROTOCOLS.contains(&protocol) => Err(Stop::unsupported(format_args!("protocol '{protocol}'"))),
-        _ => Err(Stop::here(format!("Unknown protocol '{protocol}'"))),
+    match FOREIGN_PROTOCOLS.contains(&protocol) {
+        true => Err(Stop::unsupported(format_args!("protocol '{protocol}'"))),
+        false => Err(Stop::here(format!("Unknown protocol '{protocol}'"))),
     }
 }
 
@@ -199,6 +200,7 @@ pub(super) fn plain_filename(name: &str) -> Step<&str> {
 fn own_keys(driver: Option<&str>) -> Vec<Keys> {
     match driver {
         Some("file" | "host_device" | "host_cdrom") => vec![FILE],
+        Some("null-co") => vec![NULL],
         Some("raw") => vec![RAW],
         Some("qcow2") => vec![QCOW2],
         Some(_) => vec![],
@@ -267,7 +269,8 @@ fn unexpected<'a>(
         }
         driver => format!("Block format '{}' does not support the option '{key}'", driver.unwrap_or("raw")),
     };
-    Stop::misspelt(text, key, known)
+    let own = super::drive::KEYS.iter().copied().filter(|_| path.is_empty());
+    Stop::misspelt(text, key, known.chain(own))
 }
 
 fn text<'a>(name: &str, value: &'a Value) -> Step<&'a str> {
@@ -317,10 +320,12 @@ fn convert(tables: &Tables, kind: Kind, name: &str, value: Value, dialect: Diale
             let mut out = Map::new();
             for (key, value) in map {
                 let name = format!("{name}.{key}");
-                if key != "direct" && key != "no-flush" && dialect == Dialect::Drive {
+                let drive = dialect == Dialect::Drive;
+                let known = ["direct", "no-flush"].contains(&key.as_str()) || (drive && key == "writeback");
+                if !known && drive {
                     return Err(unexpected(None, &name, dialect, "", ["cache.direct", "cache.no-flush"].into_iter()));
                 }
-                if key != "direct" && key != "no-flush" {
+                if !known {
                     return Err(ValueError::unexpected("", &name, ["cache.direct", "cache.no-flush"]).into());
                 }
                 out.insert(key, convert(tables, Kind::Switch, &name, value, dialect)?);

@@ -20,7 +20,8 @@ const BACKENDS: &[Backend] = &[
     Backend { name: "stdio", keys: &["signal"] },
     Backend { name: "ringbuf", keys: &["size"] },
     Backend { name: "pipe", keys: &["path"] },
-    Backend { name: "pty", keys: &["path"] },
+    Backend { name: "pty", keys: &[] },
+    Backend { name: "mux", keys: &["chardev"] },
     Backend { name: "null", keys: &[] },
     Backend {
         name: "socket",
@@ -37,23 +38,35 @@ const BACKENDS: &[Backend] = &[
             "telnet",
             "reconnect",
             "reconnect-ms",
+            "delay",
+            "fd",
             "abstract",
             "tight",
         ],
     },
     Backend { name: "vc", keys: &["width", "height", "cols", "rows"] },
-    Backend { name: "parallel", keys: &["path"] },
     Backend { name: "udp", keys: &["host", "port", "localaddr", "localport", "ipv4", "ipv6"] },
     Backend { name: "file", keys: &["path", "input-path", "append"] },
     Backend { name: "serial", keys: &["path"] },
 ];
 
 /// Other names of back ends.
-const ALIASES: &[(&str, &str)] = &[("tty", "serial"), ("parport", "parallel"), ("memory", "ringbuf")];
+const ALIASES: &[(&str, &str)] = &[("tty", "serial"), ("memory", "ringbuf")];
 
 /// QEMU's other back ends.
-const FOREIGN: &[&str] =
-    &["mux", "hub", "qemu-vdagent", "msmouse", "wctablet", "testdev", "braille", "spicevmc", "spiceport", "dbus"];
+const FOREIGN: &[&str] = &[
+    "parallel",
+    "parport",
+    "hub",
+    "qemu-vdagent",
+    "msmouse",
+    "wctablet",
+    "testdev",
+    "braille",
+    "spicevmc",
+    "spiceport",
+    "dbus",
+];
 
 /// Keys that every back end has.
 const COMMON: &[&str] = &["backend", "mux", "logfile", "logappend"];
@@ -159,9 +172,9 @@ fn spec(pairs: &Pairs, origin: &str) -> Step<ChardevSpec> {
 }
 
 fn not_used(key: &str, backend: &Backend) -> Stop {
-    const UNSUPPORTED: &[&str] = &["tls-creds", "tls-authz", "websocket", "tn3270", "fd", "delay"];
-    if backend.name == "socket" && UNSUPPORTED.contains(&key) {
-        return Stop::unsupported(format_args!("socket option '{key}'"));
+    const UNSUPPORTED: &[&str] = &["tls-creds", "tls-authz", "websocket", "tn3270"];
+    if (backend.name == "socket" && UNSUPPORTED.contains(&key)) || (backend.name == "pty" && key == "path") {
+        return Stop::unsupported(format_args!("{} option '{key}'", backend.name));
     }
     let text = format!("chardev: {}: '{key}' is not an option of this back end", backend.name);
     Stop::here(with_hint(text, key, backend.keys.iter().copied()))
@@ -174,10 +187,10 @@ fn check(spec: &ChardevSpec, pairs: &Pairs) -> Step {
         "file" if !has("path") => Err(Stop::here("chardev: file: no filename given")),
         "pipe" if !has("path") => Err(Stop::here("chardev: pipe: no device path given")),
         "serial" if !has("path") => Err(Stop::here("chardev: serial/tty: no device path given")),
-        "parallel" if !has("path") => Err(Stop::here("chardev: parallel: no device path given")),
-        "file" | "pipe" | "serial" | "parallel" if pairs.get("path") == Some("") => {
+        "file" | "pipe" | "serial" if pairs.get("path") == Some("") => {
             Err(Stop::here("Could not open '': No such file or directory"))
         }
+        "mux" if !has("chardev") => Err(Stop::here("chardev: mux: no chardev given")),
         "udp" if !has("port") => Err(Stop::here("chardev: udp: remote port not specified")),
         "ringbuf" => match pairs.get("size") {
             Some(size) if !parse_size("size", size)?.is_power_of_two() => {
@@ -197,6 +210,13 @@ fn check_socket(pairs: &Pairs) -> Step {
         if let Some(key) = ["host", "port", "to", "ipv4", "ipv6"].iter().find(|key| pairs.get(key).is_some()) {
             return Err(Stop::here(format!("chardev: socket: '{key}' cannot be used with 'path'")));
         }
+    } else if pairs.get("fd").is_some() {
+        if let Some(key) = ["host", "port", "to", "ipv4", "ipv6"].iter().find(|key| pairs.get(key).is_some()) {
+            return Err(Stop::here(format!("chardev: socket: '{key}' cannot be used with 'fd'")));
+        }
+        if pairs.number("fd").is_err() {
+            return Err(Stop::here(format!("Unable to parse FD number {}", pairs.get("fd").unwrap_or_default())));
+        }
     } else if pairs.get("host").is_none() {
         return Err(Stop::here("Unable to parse FD number "));
     } else if pairs.get("port").is_none() {
@@ -210,6 +230,9 @@ fn check_socket(pairs: &Pairs) -> Step {
         }
     } else if pairs.get("wait").is_some() {
         return Err(Stop::here("'wait' option is incompatible with socket in client connect mode"));
+    }
+    if pairs.get("delay").is_some() && pairs.get("nodelay").is_some() {
+        return Err(Stop::here("'delay' and 'nodelay' are mutually exclusive"));
     }
     if pairs.get("reconnect").is_some() && pairs.get("reconnect-ms").is_some() {
         return Err(Stop::here("'reconnect' and 'reconnect-ms' are mutually exclusive"));

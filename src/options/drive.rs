@@ -7,7 +7,7 @@ use super::lists;
 use super::low::{Low, RawDrive};
 use super::stop::{Step, Stop};
 use crate::keyval::suggest::with_hint;
-use crate::keyval::{Pairs, asks_help};
+use crate::keyval::{Pairs, asks_help, nearest};
 use crate::machine::config::{DriveInterface, DriveSpec, NodeSpec};
 
 /// IDE channels of the PC, and drives a channel.
@@ -60,6 +60,28 @@ pub(super) fn read(low: &mut Low<'_>, text: &str) -> Step {
     low.drives.push(RawDrive { origin: low.origin.clone(), interface: None, pairs });
     Ok(())
 }
+
+/// The keys that are `-drive`'s own, for suggestions; the block drivers have theirs.
+pub(super) const KEYS: &[&str] = &[
+    "file",
+    "if",
+    "bus",
+    "unit",
+    "index",
+    "media",
+    "format",
+    "snapshot",
+    "cache",
+    "aio",
+    "readonly",
+    "read-only",
+    "rerror",
+    "werror",
+    "discard",
+    "detect-zeroes",
+    "id",
+    "copy-on-read",
+];
 
 /// Older names of keys.
 const RENAMED: &[(&str, &str)] = &[
@@ -331,7 +353,6 @@ fn spec(low: &mut Low<'_>, raw: &RawDrive, is_pc: bool) -> Step<DriveSpec> {
         interface,
         bus: seat.bus,
         unit: seat.unit,
-        write_through: !cache.writeback.unwrap_or(true),
         origin: raw.origin.clone(),
     })
 }
@@ -381,7 +402,12 @@ fn node(low: &Low<'_>, mut pairs: Pairs, cache: Cache, origin: &str) -> Step<Opt
         blockdev::check_driver(low.tables, driver, Dialect::Drive)?;
     }
     if !has_file {
+        let near = map.keys().find_map(|key| nearest(key, KEYS.iter().copied()));
         return Err(match driver {
+            None if near.is_some() => {
+                let text = "Must specify either driver or file";
+                Stop::here(format!("{text}\nDid you mean '{}'?", near.unwrap_or_default()))
+            }
             Some(_) => Stop::here("A block device must be specified for \"file\""),
             None => Stop::here("Must specify either driver or file"),
         });
@@ -398,12 +424,12 @@ fn node(low: &Low<'_>, mut pairs: Pairs, cache: Cache, origin: &str) -> Step<Opt
         }
         put(&mut map, "file.aio", &aio)?;
     }
-    for (key, value) in [("direct", cache.direct), ("no-flush", cache.no_flush)] {
+    for (key, value) in [("writeback", cache.writeback), ("direct", cache.direct), ("no-flush", cache.no_flush)] {
         if let Some(on) = value {
             put(&mut map, &format!("cache.{key}"), if on { "on" } else { "off" })?;
         }
     }
-    let filename = filename.as_deref().map(blockdev::plain_filename).transpose()?.map(str::to_owned);
+    filename.as_deref().map_or(Ok(()), blockdev::check_protocol)?;
     let mut options = blockdev::typed(low.tables, map, None, Dialect::Drive, "")?;
     options.remove("driver");
     Ok(Some(NodeSpec { driver, filename, options, origin: origin.into() }))

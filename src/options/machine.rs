@@ -125,11 +125,6 @@ pub(super) fn read_machine(low: &mut Low<'_>, text: &str) -> Step {
     Ok(())
 }
 
-pub(super) fn read_no_fd_bootchk(low: &mut Low<'_>, _: &str) -> Step {
-    low.machine.insert("fd-bootchk".into(), "off".into());
-    Ok(())
-}
-
 pub(super) fn read_cpu(low: &mut Low<'_>, text: &str) -> Step {
     low.cpu = Some(text.into());
     Ok(())
@@ -192,11 +187,12 @@ const fn only(name: &'static str, kind: Kind, about: &'static str, values: &'sta
 
 const ON: &[&str] = &["on", "yes", "true", "y"];
 const ON_AUTO: &[&str] = &["on", "auto"];
+const OFF_AUTO: &[&str] = &["off", "auto"];
 const OFF: &[&str] = &["off", "no", "false", "n"];
 
 /// What every machine has.
 const COMMON: &[Property] = &[
-    property("dump-guest-core", Kind::OnOff, "Include guest memory in a core dump"),
+    only("dump-guest-core", Kind::OnOff, "Include guest memory in a core dump", ON),
     property("graphics", Kind::OnOff, "Set on/off to enable/disable graphics emulation"),
     property("mem-merge", Kind::OnOff, "Enable/disable memory merge support"),
     only("suppress-vmdesc", Kind::OnOff, "Set on to disable self-describing migration", OFF),
@@ -210,18 +206,23 @@ const COMMON: &[Property] = &[
 
 /// What the PC adds.
 const PC_ONLY: &[Property] = &[
-    property("acpi", Kind::OnOffAuto, "Enable ACPI"),
-    property("fd-bootchk", Kind::OnOff, "Check the boot signature of floppies"),
+    only("acpi", Kind::OnOffAuto, "Enable ACPI", ON_AUTO),
+    only("fd-bootchk", Kind::OnOff, "Check the boot signature of floppies", ON),
     property("hpet", Kind::OnOff, "Enable/disable high precision event timer emulation"),
-    property("i8042", Kind::OnOff, "Enable/disable Intel 8042 PS/2 controller emulation"),
-    property("max-ram-below-4g", Kind::Size, "Maximum ram below the 4G boundary (32bit boundary)"),
+    only("i8042", Kind::OnOff, "Enable/disable Intel 8042 PS/2 controller emulation", ON),
+    only("max-ram-below-4g", Kind::Size, "Maximum ram below the 4G boundary (32bit boundary)", &["0"]),
     only("pic", Kind::OnOffAuto, "Enable i8259 PIC", ON_AUTO),
     only("pit", Kind::OnOffAuto, "Enable i8254 PIT", ON_AUTO),
     only("sata", Kind::OnOff, "Enable/disable Serial ATA bus", ON),
     only("smbus", Kind::OnOff, "Enable/disable system management bus", ON),
-    property("smm", Kind::OnOffAuto, "Enable SMM"),
-    property("smbios-entry-point-type", Kind::Word(&["32", "64", "auto"]), "SMBIOS Entry Point type [32, 64]"),
-    property("vmport", Kind::OnOffAuto, "Enable vmport (pc & q35)"),
+    only("smm", Kind::OnOffAuto, "Enable SMM", OFF_AUTO),
+    only(
+        "smbios-entry-point-type",
+        Kind::Word(&["32", "64", "auto"]),
+        "SMBIOS Entry Point type [32, 64]",
+        &["32", "auto"],
+    ),
+    only("vmport", Kind::OnOffAuto, "Enable vmport (pc & q35)", OFF_AUTO),
     property("x-oem-id", Kind::Text, "Override the default value of field OEMID in ACPI table header."),
     property("x-oem-table-id", Kind::Text, "Override the default value of field OEM Table ID in ACPI table header."),
 ];
@@ -408,11 +409,12 @@ fn machine_accels(low: &mut Low<'_>, list: &str) -> Step {
 fn kvm_property(key: &str, value: &str) -> Step<(String, String)> {
     let pair = (key.to_owned(), value.to_owned());
     match (key, value) {
-        ("kernel-irqchip", "on") | ("device", _) => Ok(pair),
+        ("kernel-irqchip", "on") | ("dirty-ring-size", "0") => Ok(pair),
         ("kernel-irqchip", "off" | "split") => Err(Stop::unsupported(format_args!("kernel-irqchip={value}"))),
         ("kernel-irqchip", _) => Err(ValueError::not_accepted(key, value, ["on", "off", "split"]).into()),
         (
             "kvm-shadow-mem"
+            | "device"
             | "dirty-ring-size"
             | "eager-split-size"
             | "notify-vmexit"
@@ -425,7 +427,7 @@ fn kvm_property(key: &str, value: &str) -> Step<(String, String)> {
         ) => Err(Stop::unsupported(format_args!("property '{key}' of kvm"))),
         _ => {
             let text = format!("Property 'kvm-accel.{key}' not found");
-            Err(Stop::misspelt(text, key, ["kernel-irqchip", "device"]))
+            Err(Stop::misspelt(text, key, ["kernel-irqchip", "dirty-ring-size"]))
         }
     }
 }

@@ -61,9 +61,6 @@ pub(super) fn resolve(low: &Low<'_>) -> Step<MemorySpec> {
     if slots > MAX_SLOTS {
         return Err(Stop::nowhere(format!("unsupported amount of memory slots: {slots}")));
     }
-    if max > size {
-        // The board has no hot-plug region yet.
-        return Err(Stop::at(&low.memory_origin, "memory hot-plug (maxmem) is not supported by this version"));
-    }
-    Ok(MemorySpec { size, slots: 0, max })
+    let slots = u32::try_from(slots).unwrap_or(0); // at most MAX_SLOTS
+    Ok(MemorySpec { size, slots, max })
 }

@@ -161,7 +161,6 @@ const BOOT: &[Row] = &[
     ),
     row("smbios", "file=FILE|type=N[,FIELD=VALUE...]", "an SMBIOS structure or its fields", firmware::read_smbios),
     row("acpitable", "[sig=TEXT][,KEY=VALUE...],data=FILE|file=FILE", "an additional ACPI table", firmware::read_acpi),
-    row("no-fd-bootchk", "", "do not check the boot signature of floppies", machine::read_no_fd_bootchk),
     row(
         "rtc",
         "[base=utc|localtime|DATE][,clock=host|rt|vm][,driftfix=none|slew]",
@@ -234,6 +233,7 @@ const REFUSED: &[Row] = &[
     refused("spice", "x"),
     refused("full-screen", ""),
     refused("win2k-hack", ""),
+    refused("no-fd-bootchk", ""),
     refused("netdev", "x"),
     refused("tpmdev", "x"),
     refused("dtb", "x"),

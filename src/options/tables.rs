@@ -92,10 +92,10 @@ impl Default for Tables {
                 property("drive", "str", "Node name or ID of a block device to use as a backend"),
                 property("model", "str", ""),
                 property("serial", "str", ""),
-                property("unit", "uint32", "(default: 4294967295)"),
+                property("unit", "uint32", " (default: 4294967295)"),
                 property("ver", "str", ""),
                 property("write-cache", "OnOffAuto", "on/off/auto (default: \"auto\")"),
-                property("wwn", "uint64", "(default: 0)"),
+                property("wwn", "uint64", " (default: 0)"),
             ]
         };
         Self {
@@ -112,7 +112,10 @@ impl Default for Tables {
                     "ISA",
                     "Misc",
                     "",
-                    vec![property("iobase", "uint32", "(default: 1281)"), property("iosize", "uint32", "(default: 2)")],
+                    vec![
+                        property("iobase", "uint32", " (default: 1281)"),
+                        property("iosize", "uint32", "(default: 2)"),
+                    ],
                 ),
                 device(
                     "isa-debugcon",
@@ -121,8 +124,8 @@ impl Default for Tables {
                     "",
                     vec![
                         property("chardev", "str", "ID of a chardev to use as a backend"),
-                        property("iobase", "uint32", "(default: 233)"),
-                        property("readback", "uint32", "(default: 233)"),
+                        property("iobase", "uint32", " (default: 233)"),
+                        property("readback", "uint32", " (default: 233)"),
                     ],
                 ),
                 device("ide-hd", "IDE", "Storage", "virtual IDE disk", disk()),
@@ -133,12 +136,12 @@ impl Default for Tables {
                     "Display",
                     "",
                     vec![
-                        property("vgamem_mb", "uint32", "(default: 16)"),
+                        property("vgamem_mb", "uint32", " (default: 16)"),
                         property("addr", "str", "Slot and optional function number, example: 06.0 or 06"),
                     ],
                 ),
             ],
-            block_drivers: words(&["file", "host_cdrom", "host_device", "qcow2", "raw"]),
+            block_drivers: words(&["file", "host_cdrom", "host_device", "null-co", "qcow2", "raw"]),
             keymaps: Vec::new(),
             rom_dirs: Vec::new(),
             trace_points: Vec::new(),
