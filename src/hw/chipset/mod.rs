@@ -1,6 +1,7 @@
 //! What is soldered to a PC's board: bridges, power management, firmware configuration and small port devices.
 
 pub mod debug_exit;
+pub mod dma8237;
 pub mod fw_cfg;
 pub mod i440fx;
 pub mod piix3;
