@@ -59,12 +59,18 @@ impl Controller {
         self.high_byte = false;
     }
 
+    /// Whether this access is for the high byte; the next is for the other.
+    fn toggle(&mut self) -> bool {
+        self.high_byte = !self.high_byte;
+        !self.high_byte
+    }
+
     fn read(&mut self, register: u64) -> u8 {
         match register {
             0..=7 => {
                 let (channel, which) = channel_register(register);
                 let [low, high] = self.current[channel][which].to_le_bytes();
-                let high_byte = std::mem::replace(&mut self.high_byte, !self.high_byte);
+                let high_byte = self.toggle();
                 if high_byte { high } else { low }
             }
             // Requests in the upper half; no transfer ever ends.
@@ -81,7 +87,7 @@ impl Controller {
             0..=7 => {
                 let (channel, which) = channel_register(register);
                 let [low, high] = self.base[channel][which].to_le_bytes();
-                let high_byte = std::mem::replace(&mut self.high_byte, !self.high_byte);
+                let high_byte = self.toggle();
                 let word = u16::from_le_bytes(if high_byte { [low, value] } else { [value, high] });
                 self.base[channel][which] = word;
                 self.current[channel][which] = word;
