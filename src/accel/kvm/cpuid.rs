@@ -6,8 +6,8 @@ use crate::accel::AccelError;
 use crate::cpu::{CpuModel, CpuidLeaf};
 
 /// The table of vCPU `index` for KVM_SET_CPUID2.
-pub(super) fn table(model: &CpuModel, index: u32) -> Result<CpuId, AccelError> {
-    let entries: Vec<_> = model.cpuid(index).iter().map(entry).collect();
+pub(super) fn table(model: &CpuModel, index: u32, tsc_khz: u32) -> Result<CpuId, AccelError> {
+    let entries: Vec<_> = model.cpuid(index, tsc_khz).iter().map(entry).collect();
     CpuId::from_entries(&entries).map_err(|_| AccelError::Unsupported("KVM_SET_CPUID2: too many leaves".to_owned()))
 }
 
@@ -35,4 +35,10 @@ pub(super) fn leaves(table: &CpuId) -> Vec<CpuidLeaf> {
         edx: entry.edx,
     };
     table.as_slice().iter().map(leaf).collect()
+}
+
+/// What this host's processor answers: EAX, EBX, ECX, EDX.
+pub(super) fn native(function: u32, index: u32) -> [u32; 4] {
+    let answer = std::arch::x86_64::__cpuid_count(function, index);
+    [answer.eax, answer.ebx, answer.ecx, answer.edx]
 }

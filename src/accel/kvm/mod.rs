@@ -291,7 +291,8 @@ impl Accelerator for Kvm {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| host_error("KVM_GET_SUPPORTED_CPUID", e))?;
         let tsc_deadline = self.vm.fd.check_extension(Cap::TscDeadlineTimer);
-        Ok(HostCpu::kvm(cpuid::leaves(&table), tsc_deadline))
+        let arch_capabilities = msr::arch_capabilities(&self.vm.kvm);
+        Ok(HostCpu::kvm(cpuid::leaves(&table), cpuid::native, tsc_deadline, arch_capabilities))
     }
 
     fn set_cpu_model(&self, model: Arc<CpuModel>) {

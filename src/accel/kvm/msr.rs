@@ -136,6 +136,15 @@ impl MsrTable {
     }
 }
 
+/// What the host lets a guest see in IA32_ARCH_CAPABILITIES; 0 where it tells nothing.
+pub(super) fn arch_capabilities(kvm: &Kvm) -> u64 {
+    let Ok(mut msrs) = Msrs::from_entries(&[entry(0x10a, 0)]) else { return 0 };
+    match kvm.get_msrs(&mut msrs) {
+        Ok(1) => msrs.as_slice().first().map_or(0, |entry| entry.data),
+        _ => 0,
+    }
+}
+
 fn entry(index: u32, data: u64) -> kvm_msr_entry {
     kvm_msr_entry { index, data, ..Default::default() }
 }

@@ -52,7 +52,13 @@ impl KvmVcpu {
         let model = vm.cpu_model()?;
         let apic_id = model.apic_id(index);
         let mut fd = vm.fd.create_vcpu(u64::from(apic_id)).map_err(|e| host_error("KVM_CREATE_VCPU", e))?;
-        fd.set_cpuid2(&super::cpuid::table(&model, index)?).map_err(|e| host_error("KVM_SET_CPUID2", e))?;
+        if let Some(khz) = model.tsc_khz()
+            && fd.set_tsc_khz(khz).is_err()
+        {
+            log::warn!("the host's KVM cannot run the time stamp counter at {khz} kHz; it runs at the host's rate");
+        }
+        let tsc_khz = if model.tells_frequency() { fd.get_tsc_khz().unwrap_or(0) } else { 0 };
+        fd.set_cpuid2(&super::cpuid::table(&model, index, tsc_khz)?).map_err(|e| host_error("KVM_SET_CPUID2", e))?;
         if model.has_machine_check() {
             // Without it the guest sees KVM's own number of banks, which is as good.
             let _ = sys::setup_mce(&fd, MCG_CAP);
@@ -73,6 +79,7 @@ impl KvmVcpu {
             _not_send: std::marker::PhantomData,
         };
         vcpu.set_signature(model.signature())?;
+        vm.msrs.write(&vcpu.fd, &model.feature_msrs())?;
         Ok(vcpu)
     }
 
