@@ -512,6 +512,7 @@ impl Board {
             let (piece, len) = match self.ports.find(at) {
                 None => {
                     log::trace!(target: "port_unassigned_read", "port {at:#06x}");
+                    log::debug!(target: "unimp", "read of port {at:#06x}, which no chip decodes");
                     (0xff, 1)
                 }
                 Some(range) => {
@@ -544,6 +545,7 @@ impl Board {
             let len = match self.ports.find(at) {
                 None => {
                     log::trace!(target: "port_unassigned_write", "port {at:#06x}");
+                    log::debug!(target: "unimp", "write to port {at:#06x}, which no chip decodes");
                     1
                 }
                 Some(range) => {
@@ -630,6 +632,7 @@ impl Board {
             let step = match self.find_memory(at) {
                 None => {
                     log::trace!(target: "memory_unassigned_read", "address {at:#x}");
+                    log::debug!(target: "invalid_mem", "read of address {at:#x}, where nothing is");
                     data[done] = 0xff;
                     1
                 }
@@ -664,6 +667,7 @@ impl Board {
             let step = match self.find_memory(at) {
                 None => {
                     log::trace!(target: "memory_unassigned_write", "address {at:#x}");
+                    log::debug!(target: "invalid_mem", "write to address {at:#x}, where nothing is");
                     1
                 }
                 Some(range) => {

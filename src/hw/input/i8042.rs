@@ -289,7 +289,10 @@ impl I8042 {
             0xe0 => self.answer(0x00, Source::Controller), // test inputs: both clocks low
             // Pulse the output port's bits that are 0 in the command; only bit 0, the reset line, can be pulsed.
             0xf0..=0xff if command & 1 == 0 => (self.power)(PowerRequest::Reset),
-            _ => log::trace!(target: "i8042_unknown_command", "{command:#04x}"),
+            _ => {
+                log::trace!(target: "i8042_unknown_command", "{command:#04x}");
+                log::debug!(target: "guest_errors", "i8042: unknown command {command:#04x}");
+            }
         }
         self.refill();
     }
