@@ -114,7 +114,7 @@ impl Default for Tables {
                     "",
                     vec![
                         property("iobase", "uint32", " (default: 1281)"),
-                        property("iosize", "uint32", "(default: 2)"),
+                        property("iosize", "uint32", " (default: 2)"),
                     ],
                 ),
                 device(
@@ -150,6 +150,21 @@ impl Default for Tables {
 }
 
 impl Tables {
+    /// What this build has, from the modules themselves. Devices and CPU models are `process`'s to fill in.
+    #[must_use]
+    pub fn of_this_build() -> Self {
+        Self {
+            keymaps: crate::ui::keymap::Keymap::names().map(str::to_owned).collect(),
+            rom_dirs: crate::machine::RomSearch::new(&[])
+                .folders()
+                .iter()
+                .map(|dir| dir.display().to_string())
+                .collect(),
+            trace_points: words(crate::trace::POINTS),
+            ..Self::default()
+        }
+    }
+
     /// A device by name or alias.
     pub(super) fn device(&self, name: &str) -> Option<&DeviceInfo> {
         self.devices.iter().find(|d| d.name == name || (!d.alias.is_empty() && d.alias == name))

@@ -3,18 +3,21 @@
 //! The target of a record says what it is:
 //! - an item of [`ITEMS`] (`log::debug!(target: "guest_errors", "ide: bad command {c:#x}")`) is written when `-d` asks
 //!   for it;
-//! - any other target with level `trace` is a trace point, by QEMU's names (`log::trace!(target: "ide_exec_cmd", …)`),
-//!   written when a `-trace` pattern matches its target;
+//! - any other target with level `debug` or `trace` is a trace point, by QEMU's names where QEMU has one
+//!   (`log::trace!(target: "ide_exec_cmd", …)`), written when a `-trace` pattern matches its target; [`POINTS`] lists
+//!   them for `-trace help`, and a test compares it with the sources;
 //! - levels `error`, `warn` and `info` are messages of the program and always go to standard error.
 //!
 //! With nothing asked for, `log`'s own level check is the one branch that a trace point costs.
 
 mod clock;
 mod pattern;
+mod points;
 mod sink;
 
 pub use clock::timestamp;
 pub use pattern::glob;
+pub use points::POINTS;
 pub use sink::{Settings, TraceError, install, items, set_file, set_items, set_pattern};
 
 /// One item of `-d`.
