@@ -11,6 +11,13 @@
 //! Guests rely on: the window being mapped as plain memory in chain-4 modes (DOS, boot loaders' VESA banks), dirty
 //! pages for the linear modes, and a retrace bit that changes.
 //!
+//! Compared with QEMU 10.0: `qemu-system-x86_64 -accel tcg -trace vga_std_write_io -trace vga_std_read_io -trace
+//! vga_vbe_write -D TRACE` with a boot sector that sets a BIOS mode and fills it, `pmemsave 0xfd000000 0x1000000 VRAM`
+//! and `screendump PPM` in the monitor, then `cargo run --example vga-replay TRACE VRAM OUT PPM`. The BIOS's VGA modes
+//! 3-7 and Dh-13h and its VESA modes of 4 to 32 bits come out the same. Three differences are meant: attribute bit 7
+//! blinks (QEMU never blinks text), only characters C0h-DFh repeat their eighth column (QEMU: B0h on), and cells of
+//! 40-column modes are 18 dots wide (QEMU: 16).
+//!
 //! Not modelled: the vertical retrace interrupt (not wired on PCI), the memory enable bit of the miscellaneous output
 //! register and of port 46E8h (memory always answers), the sequencer's reset, interlace, the overscan border, light
 //! pen, and the vertical counter's divide-by-two. They read back as written and do nothing.

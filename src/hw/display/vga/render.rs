@@ -192,6 +192,19 @@ enum View {
     Text(TextMode),
 }
 
+impl View {
+    /// Whether a change of the palette changes the picture.
+    fn has_palette(&self) -> bool {
+        match self {
+            Self::Blank => false,
+            Self::Text(_) => true,
+            Self::Graphics(graphics) => {
+                matches!(graphics.format, Format::Planar | Format::Interleaved | Format::Indexed)
+            }
+        }
+    }
+}
+
 /// Pages that were written since the last refresh, from a first one.
 #[derive(Default, Debug)]
 struct DirtySpan {
@@ -271,6 +284,8 @@ pub(super) struct Palette {
 }
 
 impl Palette {
+    const BLACK: Self = Self { attributes: [0; 16], bytes: [0; 256] };
+
     fn of(regs: &Regs, vbe: &Vbe) -> Self {
         let wide = vbe.is_enabled() && vbe.has_8_bit_dac();
         let color = |index: u8| {
@@ -305,14 +320,30 @@ fn widen(part: u8, wide: bool) -> u8 {
 }
 
 /// Remembers what was drawn.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(super) struct Painter {
     view: Option<View>,
+    /// The picture's size, which a blank screen keeps.
+    size: (u32, u32),
     palette: Option<Palette>,
     text: TextPainter,
     dirty: DirtySpan,
     bytes: Vec<u8>,
     line: Vec<u32>,
+}
+
+impl Default for Painter {
+    fn default() -> Self {
+        Self {
+            view: None,
+            size: (640, 480),
+            palette: None,
+            text: TextPainter::default(),
+            dirty: DirtySpan::default(),
+            bytes: Vec::new(),
+            line: Vec::new(),
+        }
+    }
 }
 
 impl Painter {
@@ -335,10 +366,10 @@ impl Painter {
         } else {
             View::Text(TextMode::of(regs))
         };
-        let palette = Palette::of(regs, vbe);
+        let palette = if view.has_palette() { Palette::of(regs, vbe) } else { Palette::BLACK };
         let all = all || self.view != Some(view) || self.palette.as_ref() != Some(&palette);
         let size = match view {
-            View::Blank => (surface.width(), surface.height()),
+            View::Blank => self.size,
             View::Graphics(graphics) => (graphics.width(), graphics.height),
             View::Text(text) => (text.width(), text.height),
         };
@@ -347,6 +378,7 @@ impl Painter {
             *surface = Surface::new(size.0, size.1);
         }
         self.view = Some(view);
+        self.size = size;
         let all = all || resized;
         let mut changes = Changes::default();
         match view {

@@ -720,6 +720,17 @@ fn linear_changes_are_reported_where_they_are() {
 }
 
 #[test]
+fn the_palette_does_not_matter_to_true_colours() {
+    let mut b = Bench::linear_mode(64, 32, 32);
+    b.refresh();
+    b.outb(0x3c8, 0);
+    for part in [1, 2, 3] {
+        b.outb(0x3c9, part);
+    }
+    assert_eq!(b.refresh(), changed(NOTHING));
+}
+
+#[test]
 fn turning_the_screen_off_blanks_it() {
     let mut b = Bench::text_mode();
     b.poke(0xb8000, &[0xff, 0x77]);
@@ -789,6 +800,71 @@ fn random_programs_never_panic() {
         let Refresh::Changed(rects) = b.refresh() else { panic!("the size is settled") };
         assert!(rects.iter().all(|r| r.x + r.width <= b.surface.width() && r.y + r.height <= b.surface.height()));
     }
+}
+
+/// Fills the display memory with a pattern and draws it.
+fn golden(mut b: Bench) -> (u32, u32, u64) {
+    let pattern: Vec<u8> = (0..VGA_PATTERN).map(|i| (i.wrapping_mul(i) >> 7) as u8 ^ i as u8).collect();
+    b.vram.write(0, &pattern);
+    b.refresh();
+    (b.surface.width(), b.surface.height(), b.hash())
+}
+
+const VGA_PATTERN: u32 = 256 << 10;
+
+/// The renderer was compared with QEMU's screendumps in these modes (`examples/vga-replay.rs`); the hashes keep it.
+#[test]
+fn pictures_stay_as_they_were_compared_with_qemu() {
+    let vga = |mode: &Mode| {
+        let mut b = Bench::new();
+        b.set_mode(mode);
+        golden(b)
+    };
+    let linear = |bits| {
+        let mut b = Bench::new();
+        b.set_mode(&PLANAR);
+        for (index, value) in [(1, 320), (2, 200), (3, bits), (4, 0x41)] {
+            b.dispi(index, value);
+        }
+        golden(b)
+    };
+    let shown = [&TEXT, &CGA, &PLANAR, &CHAIN_4].map(vga);
+    assert_eq!(
+        shown,
+        [
+            (720, 400, 0xba6e_86bd_00a3_a3cd),
+            (640, 400, 0xa5f3_8a13_a7db_80bd),
+            (640, 480, 0x2098_d266_efeb_1a2d),
+            (640, 400, 0xd331_71c3_12eb_02c1)
+        ]
+    );
+    let shown = [4, 8, 15, 16, 24, 32].map(linear);
+    assert_eq!(
+        shown,
+        [
+            (320, 200, 0xd1e4_112d_459e_e38d),
+            (320, 200, 0xc188_8b23_220e_a428),
+            (320, 200, 0xc69f_607c_2562_c075),
+            (320, 200, 0x8318_6d30_b336_9675),
+            (320, 200, 0xd0e4_7dfe_fb53_dad5),
+            (320, 200, 0xa84f_e583_f7ff_57d5)
+        ]
+    );
+}
+
+#[test]
+fn an_isa_card_has_its_frame_buffer_at_3_5_gib_and_no_configuration_space() {
+    let vram = RamBlock::tracked("vga.vram", vram_len(8)).unwrap();
+    let mut board = Board::new();
+    let wiring = Wiring { vram: Arc::clone(&vram), clock: Clock::manual(), window_priority: 1 };
+    let vga = Vga::add_isa(&mut board, "isa-vga", wiring);
+    board.set_memory_listener(Box::new(|_| ()));
+    board.mmio_write(0xe000_0010, &[5]);
+    assert_eq!(vram.byte(0x10), 5);
+    assert!(board.with(&vga, |vga| vga.as_pci().is_none()).unwrap());
+    assert_eq!(board.pci_functions(), []);
+    board.port_write(0x1ce, Width::B2, 10);
+    assert_eq!(board.port_read(0x1d0, Width::B2), 128);
 }
 
 #[test]
