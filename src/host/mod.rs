@@ -4,4 +4,5 @@
 pub mod fd;
 pub mod lock;
 pub mod signal;
+pub mod time;
 pub mod tty;

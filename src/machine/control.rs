@@ -156,6 +156,8 @@ pub struct Parts {
     pub wake: Box<dyn Fn() + Send + Sync>,
     /// Before a reset: what lies outside the chips (boot order `once`).
     pub before_reset: Box<dyn Fn() + Send + Sync>,
+    /// Before the machine runs: requests that an error policy held are tried again.
+    pub before_resume: Box<dyn Fn() + Send + Sync>,
     /// Puts everything written on stable storage.
     pub flush_disks: Box<dyn Fn() + Send + Sync>,
 }
@@ -278,6 +280,11 @@ impl Machine {
         });
     }
 
+    /// Asks for a stop, from any thread.
+    pub fn request_stop(&self, reason: RunState) {
+        self.post(move |machine| machine.stop_as(reason));
+    }
+
     /// What a vCPU reports, from its thread.
     pub fn vcpu_event(&self, index: u32, event: VcpuEvent) {
         self.post(move |machine| match event {
@@ -316,6 +323,7 @@ impl Machine {
     }
 
     fn run(&self) {
+        (self.parts.before_resume)();
         *lock(&self.state) = RunState::Running;
         self.parts.accelerator.machine_started();
         self.parts.clock.start();

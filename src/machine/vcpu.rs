@@ -242,7 +242,7 @@ fn run_thread(
 }
 
 /// An error with its source, on one line.
-fn describe(error: &AccelError) -> String {
+pub fn describe(error: &AccelError) -> String {
     match error {
         AccelError::Host { what, source } => format!("{what}: {source}"),
         AccelError::Unsupported(text) => text.clone(),

@@ -13,6 +13,8 @@ const KNOWN_REQUIRED: u32 = 0b11;
 /// Where the information structure and its strings go.
 const INFO: u32 = 0x2_0000;
 const INFO_ROOM: usize = 0x6_0000;
+/// The first address of RAM above the firmware's.
+const LOWEST: u32 = 0x10_0000;
 
 /// A multiboot header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,8 +91,10 @@ fn flat_image(files: &KernelFiles, header: &Header, memory: Memory) -> Result<Im
 
 fn check_place(files: &KernelFiles, memory: Memory, address: u32, len: u64) -> Result<(), KernelError> {
     let end = u64::from(address) + len;
-    if address < 0x10_0000 {
-        return Err(files.invalid(format!("it wants to be at {address:#x}, below 1 MiB, where the firmware is")));
+    // Linkers put the ELF headers into the page before the code: what falls between A0000h and 1 MiB is not RAM and
+    // is left out below.
+    if address < 0xa_0000 {
+        return Err(files.invalid(format!("it wants to be at {address:#x}, where the firmware's data is")));
     }
     if end > memory.usable_end() {
         return Err(files.too_large("the kernel", memory));
@@ -127,11 +131,13 @@ fn elf_image(files: &KernelFiles, memory: Memory) -> Result<Image, KernelError> 
         check_place(files, memory, address, u64::from(in_memory).max(in_file as u64))?;
         segments.push((address, content, in_memory as usize));
     }
-    let first = segments.iter().map(|(address, _, _)| *address).min().ok_or_else(cut)?;
+    let first = segments.iter().map(|(address, _, _)| *address).min().ok_or_else(cut)?.max(LOWEST);
     let mut bytes = Vec::new();
     for (address, content, in_memory) in segments {
-        let at = (address - first) as usize;
-        let end = at + in_memory.max(content.len());
+        let skip = (first.saturating_sub(address) as usize).min(in_memory.max(content.len()));
+        let content = content.get(skip..).unwrap_or_default();
+        let at = address.saturating_sub(first) as usize;
+        let end = at + (in_memory.saturating_sub(skip)).max(content.len());
         if bytes.len() < end {
             bytes.resize(end, 0);
         }

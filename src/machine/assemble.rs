@@ -1,0 +1,183 @@
+//! The `pc` machine with everything that the command line puts into it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::bus::DeviceRef;
+use crate::hw::display::vga::Vga;
+use crate::hw::ide::{DriveKind, FaultSink, IoFault};
+use crate::ui::{ConsoleKind, ConsoleSource, Refresh, Surface};
+
+use super::build::{BuildError, Surroundings};
+use super::config::{Config, DisplaySpec};
+use super::devices::{Placed, Site};
+use super::drives::Drives;
+use super::firmware::{self, Facts};
+use super::input::Ps2Input;
+use super::layout::{DiskGeometry, cpus_cmos, disks_cmos, effective_order};
+use super::pc::{self, Pc, PcOptions, Wiring};
+use super::rom::RomSearch;
+use crate::accel::Accelerator;
+use crate::bus::BoardCell;
+
+/// What the processors are, for the firmware.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Boot {
+    /// APIC id of each possible CPU, and whether it is there.
+    pub cpus: Vec<(u32, bool)>,
+    /// CPUID leaf 1: EAX and EDX.
+    pub signature: (u32, u32),
+}
+
+/// A `pc` machine's chips and devices.
+#[derive(Debug)]
+pub struct Assembled {
+    /// The board's own chips.
+    pub pc: Pc,
+    /// What the command line added.
+    pub placed: Placed,
+    /// The BIOS file's name and length in bytes.
+    pub bios: (String, u64),
+}
+
+/// Hears of failed disk requests; the machine does not exist yet when the controller is built.
+#[derive(Clone, Default)]
+pub struct LateFaults(Arc<Mutex<Option<FaultSink>>>);
+
+impl LateFaults {
+    /// What the controller is given.
+    #[must_use]
+    pub fn sink(&self) -> FaultSink {
+        let late = self.clone();
+        Arc::new(move |fault: IoFault| {
+            let sink = late.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(sink) = sink {
+                sink(fault);
+            }
+        })
+    }
+
+    /// From now on `sink` hears.
+    pub fn set(&self, sink: FaultSink) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
+    }
+}
+
+const DEFAULT_BIOS: &str = "bios-256k.bin";
+
+fn load_bios(config: &Config, roms: &RomSearch) -> Result<(String, Vec<u8>), BuildError> {
+    let name = config.bios.as_deref().unwrap_or(DEFAULT_BIOS);
+    let bytes = roms.load(name)?;
+    if !bytes.len().is_multiple_of(65536) {
+        return Err(BuildError::Text(format!(
+            "could not load PC BIOS '{name}': it has {} bytes, and a BIOS is a multiple of 65536",
+            bytes.len()
+        )));
+    }
+    Ok((name.to_owned(), bytes))
+}
+
+fn machine_flag(config: &Config, name: &str, default: bool) -> bool {
+    let value = config.machine.properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    value.map_or(default, |value| matches!(value, "on" | "yes" | "true" | "y"))
+}
+
+/// Builds the board, populates it, and tells the firmware.
+///
+/// # Errors
+/// Something cannot be had as asked.
+pub fn assemble(
+    config: &Config,
+    surroundings: &Surroundings,
+    wiring: &Wiring,
+    drives: &Arc<Drives>,
+    boot: &Boot,
+    faults: &LateFaults,
+) -> Result<Assembled, BuildError> {
+    let roms = RomSearch::new(&config.data_dirs);
+    let (bios_name, bios) = load_bios(config, &roms)?;
+    let present = |list: &[Option<String>]| u8::try_from(list.iter().flatten().count()).unwrap_or(u8::MAX);
+    let options = PcOptions {
+        ram_size: config.memory.size,
+        hpet: machine_flag(config, "hpet", true),
+        rtc: config.rtc,
+        serial_ports: present(&config.serials),
+        parallel_port: present(&config.parallels) > 0,
+    };
+    let pc = pc::build(wiring, &options, &bios, faults.sink())?;
+    let mut site = Site {
+        config,
+        wiring,
+        chardevs: &surroundings.chardevs,
+        drives,
+        roms: &roms,
+        pc: &pc,
+        placed: Placed::default(),
+    };
+    site.populate()?;
+    let placed = site.placed;
+    let facts = Facts {
+        layout: pc.layout,
+        cpus: boot.cpus.clone(),
+        signature: boot.signature,
+        hpet: options.hpet,
+        serial_ports: placed.serial_ports.clone(),
+        parallel_ports: placed.parallel_ports.clone(),
+        boot_paths: placed.boot.iter().map(|(_, path)| path.clone()).collect(),
+        nographic: config.process.nographic || config.displays.contains(&DisplaySpec::None),
+    };
+    let fw_cfg = firmware::fill(config, &facts)?.build(wiring.ram.clone());
+    let mut board = wiring.cell.lock();
+    pc::add_fw_cfg(&mut board, fw_cfg);
+    let drives_info = board.with(&pc.ide, |ide| ide.drives()).unwrap_or_default();
+    let mut geometries = [None; 4];
+    for drive in drives_info.iter().filter(|drive| drive.kind != DriveKind::Cdrom) {
+        let geometry = drive.geometry;
+        // The BIOS translates what has more than 1024 cylinders.
+        let large = geometry.cyls > 1024 || geometry.heads > 16 || geometry.secs > 63;
+        if let Some(place) = geometries.get_mut(drive.number) {
+            *place = Some(DiskGeometry {
+                cylinders: geometry.cyls,
+                heads: geometry.heads,
+                sectors: geometry.secs,
+                translation: u8::from(large),
+            });
+        }
+    }
+    let mut cmos = pc.layout.cmos();
+    cmos.push(cpus_cmos(config.smp));
+    cmos.extend(disks_cmos(&geometries));
+    // Equipment (14h): mathematics coprocessor, PS/2 mouse.
+    cmos.push((0x14, 0x06));
+    pc.set_cmos(&mut board, &cmos);
+    pc.set_boot_order(&mut board, effective_order(&config.boot, true));
+    drop(board);
+    surroundings.display.set_guest_input(Arc::new(Ps2Input::new(Arc::clone(&wiring.cell), pc.i8042)));
+    Ok(Assembled { pc, placed, bios: (bios_name, bios.len() as u64) })
+}
+
+/// A display adapter as a console.
+pub struct VgaConsole {
+    board: Arc<BoardCell>,
+    accelerator: Arc<dyn Accelerator>,
+    vga: DeviceRef<Vga>,
+}
+
+impl VgaConsole {
+    /// The console of `vga`.
+    #[must_use]
+    pub fn new(board: Arc<BoardCell>, accelerator: Arc<dyn Accelerator>, vga: DeviceRef<Vga>) -> Self {
+        Self { board, accelerator, vga }
+    }
+}
+
+impl ConsoleSource for VgaConsole {
+    fn kind(&self) -> ConsoleKind {
+        ConsoleKind::Graphic
+    }
+
+    fn refresh(&self, surface: &mut Surface, all: bool) -> Refresh {
+        self.accelerator.sync_dirty();
+        let refreshed = self.board.lock().with(&self.vga, |vga| vga.refresh(surface, all));
+        refreshed.unwrap_or(Refresh::Changed(Vec::new()))
+    }
+}

@@ -1,0 +1,278 @@
+//! From a configuration to a machine.
+
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::accel::{self, AccelRequest, Accelerator};
+use crate::bus::{BoardCell, PowerRequest, PowerSink};
+use crate::chardev::Chardevs;
+use crate::cpu;
+use crate::event::{Clock, LoopHandle};
+use crate::hw::firmware::KernelError;
+use crate::mem::GuestRam;
+use crate::ui::Display;
+
+use super::assemble::{self, Assembled, Boot, LateFaults, VgaConsole};
+use super::config::Config;
+use super::control::{Machine, Parts, RunState};
+use super::drives::Drives;
+use super::fabric::IrqFabric;
+use super::pc::Wiring;
+use super::rom::RomError;
+use super::vcpu::{self, VcpuListener, Vcpus};
+
+/// A machine that cannot be built. The text is what people see after the program's name.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// An option's content cannot be used.
+    #[error("{origin}: {text}")]
+    Option {
+        /// The option as typed ("-drive file=x").
+        origin: String,
+        /// What is wrong.
+        text: String,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Text(String),
+    /// The host has not enough memory.
+    #[error("cannot set up guest memory of {size} bytes: {source}")]
+    Memory {
+        /// Bytes.
+        size: u64,
+        /// The host's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Firmware is missing.
+    #[error("{0}")]
+    Rom(#[from] RomError),
+    /// The kernel cannot be used.
+    #[error("{0}")]
+    Kernel(KernelError),
+}
+
+impl BuildError {
+    /// An error of an option; one without an origin stands alone.
+    #[must_use]
+    pub fn option(origin: &str, text: impl Into<String>) -> Self {
+        let text = text.into();
+        if origin.is_empty() { Self::Text(text) } else { Self::Option { origin: origin.to_owned(), text } }
+    }
+}
+
+/// A machine and what its surroundings need to know of it.
+#[derive(Debug)]
+pub struct Built {
+    /// The machine.
+    pub machine: Arc<Machine>,
+    /// Its chips and devices; `None` for the machine `none`.
+    pub pc: Option<Arc<Assembled>>,
+    /// Its drives.
+    pub drives: Arc<Drives>,
+    /// Lines for standard error, without the program's name.
+    pub warnings: Vec<String>,
+}
+
+/// What a machine is built with.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The main loop, with the machine's clock.
+    pub handle: LoopHandle,
+    /// The character devices, opened.
+    pub chardevs: Arc<Chardevs>,
+    /// The display.
+    pub display: Arc<Display>,
+}
+
+/// The power switch of a machine that does not exist yet.
+#[derive(Clone, Default)]
+struct LateMachine(Arc<OnceLock<Weak<Machine>>>);
+
+impl LateMachine {
+    fn get(&self) -> Option<Arc<Machine>> {
+        self.0.get()?.upgrade()
+    }
+
+    fn power_sink(&self) -> PowerSink {
+        let late = self.clone();
+        Arc::new(move |request: PowerRequest| {
+            if let Some(machine) = late.get() {
+                machine.request(request);
+            }
+        })
+    }
+}
+
+/// Builds the machine. Its vCPUs stand at the reset vector; [`Machine::resume`] lets them go.
+///
+/// # Errors
+/// Something that the configuration names cannot be had; the text says what.
+pub fn build(config: &Config, surroundings: &Surroundings) -> Result<Built, BuildError> {
+    let mut warnings = Vec::new();
+    let requests: Vec<AccelRequest> = config
+        .accelerators
+        .iter()
+        .map(|spec| AccelRequest { name: spec.name.clone(), properties: spec.properties.clone() })
+        .collect();
+    let chosen = accel::choose(&requests).map_err(|error| BuildError::Text(error.to_string()))?;
+    warnings.extend(chosen.warnings);
+    let accelerator = chosen.accelerator;
+
+    let ram = GuestRam::new();
+    let (drives, drive_warnings) = Drives::open(config, &ram)?;
+    warnings.extend(drive_warnings);
+    let cell = Arc::<BoardCell>::default();
+    let late = LateMachine::default();
+    let faults = LateFaults::default();
+    let clock: Clock = surroundings.handle.clock();
+
+    let topology = topology(config);
+    let mut signature = (0, 0);
+    let mut apic_ids = Vec::new();
+    let has_cpus = config.machine.kind != "none" || config.cpu.model.is_some();
+    if has_cpus {
+        let host = accelerator.host_cpu().map_err(|error| BuildError::Text(error.to_string()))?;
+        let resolved = cpu::resolve(config.cpu.model.as_deref(), &config.cpu.properties, topology, &host)
+            .map_err(|error| BuildError::Text(error.to_string()))?;
+        warnings.extend(resolved.warnings.iter().map(|text| format!("warning: {text}")));
+        signature = signature_of(&resolved.model);
+        apic_ids =
+            (0..config.smp.max_cpus).map(|index| (resolved.model.apic_id(index), index < config.smp.cpus)).collect();
+        accelerator.set_cpu_model(Arc::new(resolved.model));
+    }
+
+    let mut pc = None;
+    if config.machine.kind != "none" {
+        let irqchip = accelerator.irqchip().ok_or_else(|| {
+            BuildError::Text(format!(
+                "accelerator {} has no interrupt controllers for this machine",
+                accelerator.name()
+            ))
+        })?;
+        let wiring = Wiring {
+            cell: Arc::clone(&cell),
+            ram: ram.clone(),
+            handle: surroundings.handle.clone(),
+            clock: clock.clone(),
+            irqs: IrqFabric::new(&irqchip),
+            power: late.power_sink(),
+        };
+        let boot = Boot { cpus: apic_ids, signature };
+        let assembled = assemble::assemble(config, surroundings, &wiring, &drives, &boot, &faults)?;
+        for (index, vga) in assembled.placed.vgas.iter().enumerate() {
+            let console = VgaConsole::new(Arc::clone(&cell), Arc::clone(&accelerator), *vga);
+            let name = if index == 0 { "VGA".to_owned() } else { format!("VGA {index}") };
+            surroundings.display.add_console(&name, Arc::new(console));
+        }
+        pc = Some(Arc::new(assembled));
+    }
+    listen_to_memory(&cell, &ram, &accelerator)?;
+
+    let machine = Machine::new(parts(config, surroundings, &cell, &ram, &accelerator, &drives, pc.clone()));
+    // Only this call ever sets it.
+    let _ = late.0.set(Arc::downgrade(&machine));
+    let weak = Arc::downgrade(&machine);
+    faults.set(Arc::new(move |fault| {
+        if let Some(machine) = weak.upgrade()
+            && fault.action == crate::hw::ide::ErrorAction::Stop
+        {
+            machine.request_stop(RunState::IoError);
+        }
+    }));
+    cell.lock().reset(crate::bus::Reset::System);
+    if has_cpus {
+        let weak = Arc::downgrade(&machine);
+        let listener: VcpuListener = Arc::new(move |index, event| {
+            if let Some(machine) = weak.upgrade() {
+                machine.vcpu_event(index, event);
+            }
+        });
+        let vcpus = Vcpus::start(&accelerator, &cell, config.smp.cpus, &listener)
+            .map_err(|error| BuildError::Text(vcpu::describe(&error)))?;
+        machine.set_vcpus(vcpus);
+    }
+    Ok(Built { machine, pc, drives, warnings })
+}
+
+fn topology(config: &Config) -> cpu::Topology {
+    let smp = config.smp;
+    cpu::Topology { sockets: smp.sockets, dies: smp.dies, modules: smp.modules, cores: smp.cores, threads: smp.threads }
+}
+
+fn signature_of(model: &cpu::CpuModel) -> (u32, u32) {
+    model.cpuid(0, 0).iter().find(|leaf| leaf.function == 1).map_or((0, 0), |leaf| (leaf.eax, leaf.edx))
+}
+
+/// Lets DMA and the accelerator follow the map.
+fn listen_to_memory(
+    cell: &Arc<BoardCell>,
+    ram: &GuestRam,
+    accelerator: &Arc<dyn Accelerator>,
+) -> Result<(), BuildError> {
+    let (ram, accelerator) = (ram.clone(), Arc::clone(accelerator));
+    let failed = Arc::new(OnceLock::new());
+    let failure = Arc::clone(&failed);
+    cell.lock().set_memory_listener(Box::new(move |ranges| {
+        ram.set_ranges(ranges.to_vec());
+        if let Err(error) = accelerator.set_memory(ranges) {
+            let text = format!("guest memory: {}", vcpu::describe(&error));
+            if failure.set(text.clone()).is_ok() {
+                log::warn!("{text}");
+            }
+        }
+    }));
+    match failed.get() {
+        None => Ok(()),
+        Some(text) => Err(BuildError::Text(text.clone())),
+    }
+}
+
+fn parts(
+    config: &Config,
+    surroundings: &Surroundings,
+    cell: &Arc<BoardCell>,
+    ram: &GuestRam,
+    accelerator: &Arc<dyn Accelerator>,
+    drives: &Arc<Drives>,
+    pc: Option<Arc<Assembled>>,
+) -> Parts {
+    let (button_board, button_pc) = (Arc::clone(cell), pc.clone());
+    let (wake_board, wake_pc) = (Arc::clone(cell), pc.clone());
+    let (reset_board, reset_pc, boot) = (Arc::clone(cell), pc.clone(), config.boot.clone());
+    let (resume_board, resume_pc) = (Arc::clone(cell), pc);
+    let drives = Arc::clone(drives);
+    Parts {
+        handle: surroundings.handle.clone(),
+        clock: surroundings.handle.clock(),
+        board: Arc::clone(cell),
+        ram: ram.clone(),
+        accelerator: Arc::clone(accelerator),
+        actions: config.actions,
+        power_button: Box::new(move || {
+            if let Some(pc) = &button_pc {
+                pc.pc.press_power_button(&mut button_board.lock());
+            }
+        }),
+        wake: Box::new(move || {
+            if let Some(pc) = &wake_pc {
+                pc.pc.wake(&mut wake_board.lock());
+            }
+        }),
+        before_reset: Box::new(move || {
+            if let Some(pc) = &reset_pc {
+                pc.pc.set_boot_order(&mut reset_board.lock(), super::effective_order(&boot, false));
+            }
+        }),
+        before_resume: Box::new(move || {
+            if let Some(pc) = &resume_pc {
+                pc.pc.retry_disk_requests(&mut resume_board.lock());
+            }
+        }),
+        flush_disks: Box::new(move || {
+            for failure in drives.flush() {
+                eprintln!("{}", super::message(&format!("flushing {failure}")));
+            }
+        }),
+    }
+}

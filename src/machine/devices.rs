@@ -1,0 +1,439 @@
+//! Devices that come and go with the command line: the display adapter, serial and parallel ports, debug devices,
+//! IDE drives.
+
+use std::sync::Arc;
+
+use crate::bus::{Board, Decode, DeviceRef, PciAddress};
+use crate::chardev::{CharHandle, Chardevs, Claim};
+use crate::hw::char::debugcon::{self, DebugCon};
+use crate::hw::char::uart16550::{self, Uart16550};
+use crate::hw::chipset::debug_exit::{self, DebugExit};
+use crate::hw::display::edid::Monitor;
+use crate::hw::display::vga::{self, Vga};
+use crate::hw::ide::{DriveKind, DriveProperties, PiixIde};
+use crate::mem::RamBlock;
+
+use super::build::BuildError;
+use super::config::{Config, DeviceSpec, DriveInterface, VgaKind};
+use super::drives::{Drive, Drives};
+use super::pc::{Pc, SERIAL_PORTS, Wiring};
+use super::props::Props;
+use super::rom::RomSearch;
+use super::serial::{Mute, UartSink};
+
+/// What has been put on the board so far.
+#[derive(Default, Debug)]
+pub struct Placed {
+    /// Display adapters, in order.
+    pub vgas: Vec<DeviceRef<Vga>>,
+    /// Base port and interrupt of the serial ports.
+    pub serial_ports: Vec<(u16, u8)>,
+    /// Base port and interrupt of the parallel ports.
+    pub parallel_ports: Vec<(u16, u8)>,
+    /// The drive on each IDE place: channel * 2 + unit.
+    pub ide: [Option<PlacedDrive>; 4],
+    /// Boot index and firmware path.
+    pub boot: Vec<(u64, String)>,
+    /// ROM files as loaded: name, bytes.
+    pub roms: Vec<(String, u64)>,
+    /// Devices for `info qtree`: class, id, properties.
+    pub devices: Vec<PlacedDevice>,
+    next_slot: u8,
+    next_serial: usize,
+}
+
+/// A device as monitors list it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlacedDevice {
+    /// Class.
+    pub driver: String,
+    /// `id=`, or nothing.
+    pub id: String,
+    /// "PCI", "ISA", "IDE".
+    pub bus: &'static str,
+    /// Printed properties.
+    pub properties: Vec<(String, String)>,
+}
+
+/// A drive on the IDE controller.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlacedDrive {
+    /// The drive's name.
+    pub drive: String,
+    /// The device's id, or nothing.
+    pub id: String,
+    /// A CD-ROM drive.
+    pub cdrom: bool,
+}
+
+/// Where devices are put.
+pub struct Site<'a> {
+    /// The command line.
+    pub config: &'a Config,
+    /// Wires.
+    pub wiring: &'a Wiring,
+    /// Character back ends.
+    pub chardevs: &'a Arc<Chardevs>,
+    /// Host sides of drives.
+    pub drives: &'a Arc<Drives>,
+    /// ROM files.
+    pub roms: &'a RomSearch,
+    /// The board's own chips.
+    pub pc: &'a Pc,
+    /// What there is so far.
+    pub placed: Placed,
+}
+
+/// The first slot that is free for cards.
+const FIRST_SLOT: u8 = 2;
+const LAST_SLOT: u8 = 31;
+
+impl Site<'_> {
+    /// Puts the default display adapter, the ports of `-serial`, `-parallel` and `-debugcon`, the drives of `-hda`
+    /// and company, and every `-device` on the board.
+    ///
+    /// # Errors
+    /// A device cannot be had as asked.
+    pub fn populate(&mut self) -> Result<(), BuildError> {
+        self.placed.next_slot = FIRST_SLOT;
+        let config = self.config;
+        let wants_vga = match config.vga {
+            VgaKind::Std => true,
+            VgaKind::Default => config.defaults,
+            VgaKind::None => false,
+        };
+        if wants_vga {
+            self.vga(Props::of_globals("VGA", &config.globals), "")?;
+        }
+        for chardev in &config.serials {
+            if self.placed.next_serial >= SERIAL_PORTS.len() {
+                return Err(BuildError::Text("too many serial ports: this machine has 4".to_owned()));
+            }
+            match chardev {
+                Some(id) => self.serial(Props::of_globals("isa-serial", &config.globals), Some(id), "")?,
+                None => self.placed.next_serial += 1,
+            }
+        }
+        if let Some(id) = &config.debugcon {
+            self.debugcon(Props::of_globals("isa-debugcon", &config.globals), Some(id), "")?;
+        }
+        self.legacy_drives()?;
+        for spec in &config.devices {
+            self.device(spec)?;
+        }
+        self.placed.boot.sort_by_key(|(index, _)| *index);
+        Ok(())
+    }
+
+    fn device(&mut self, spec: &DeviceSpec) -> Result<(), BuildError> {
+        let props = Props::new(spec, &self.config.globals);
+        let id = spec.id.as_deref().unwrap_or("");
+        match spec.driver.as_str() {
+            "VGA" => self.vga(props, id),
+            "isa-serial" => self.serial(props, None, id),
+            "isa-debugcon" => self.debugcon(props, None, id),
+            "isa-debug-exit" => self.debug_exit(props, id),
+            "ide-hd" | "ide-cd" => self.ide_drive(spec, props, id),
+            other => Err(BuildError::option(&spec.origin, format!("'{other}' is not supported by this version"))),
+        }
+    }
+
+    fn board(&self) -> std::sync::MutexGuard<'_, Board> {
+        self.wiring.cell.lock()
+    }
+
+    fn remember(&mut self, driver: &str, id: &str, bus: &'static str, properties: Vec<(&str, String)>) {
+        let properties = properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.placed.devices.push(PlacedDevice { driver: driver.to_owned(), id: id.to_owned(), bus, properties });
+    }
+
+    // -- PCI -----------------------------------------------------------------------------------------------------
+
+    /// The slot that `addr=` names, or the next free one.
+    fn slot(&mut self, props: &mut Props<'_>) -> Result<PciAddress, BuildError> {
+        if let Some(text) = props.text("addr") {
+            let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
+            let parsed = u8::from_str_radix(slot.trim_start_matches("0x"), 16).ok().filter(|slot| *slot <= LAST_SLOT);
+            let (Some(slot), Ok(function @ 0..=7)) = (parsed, function.parse::<u8>()) else {
+                return Err(
+                    props.error(format!("Property 'addr' doesn't take value '{text}': slot.function, 0-1f.0-7"))
+                );
+            };
+            let address = PciAddress::new(slot, function);
+            if self.board().pci_functions().iter().any(|(other, _)| *other == address) {
+                return Err(props.error(format!("PCI: slot {slot} function {function} already occupied")));
+            }
+            return Ok(address);
+        }
+        let taken: Vec<u8> = self.board().pci_functions().iter().map(|(address, _)| address.device).collect();
+        let free = (self.placed.next_slot..=LAST_SLOT).find(|slot| !taken.contains(slot));
+        match free {
+            Some(slot) => Ok(PciAddress::new(slot, 0)),
+            None => Err(props.error("PCI: no slot/function available, all in use")),
+        }
+    }
+
+    /// The expansion ROM that `romfile=` names, padded to a power of two.
+    fn option_rom(&mut self, name: &str) -> Result<Option<Arc<RamBlock>>, BuildError> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let bytes = self.roms.load(name)?;
+        let len = (bytes.len() as u64).next_power_of_two().max(2048);
+        let block = RamBlock::anonymous(name, len.next_multiple_of(4096))
+            .map_err(|source| BuildError::Memory { size: len, source })?;
+        block.write(0, &bytes);
+        self.placed.roms.push((name.to_owned(), len));
+        Ok(Some(block))
+    }
+
+    fn vga(&mut self, mut props: Props<'_>, id: &str) -> Result<(), BuildError> {
+        let vgamem = props.u32("vgamem_mb", 16, 1, 256)?;
+        if !vgamem.is_power_of_two() {
+            return Err(props.error("vgamem_mb must be a power of two"));
+        }
+        let monitor = Monitor {
+            width: props.u32("xres", 0, 0, 16384)?,
+            height: props.u32("yres", 0, 0, 16384)?,
+            max_width: props.u32("xmax", 0, 0, 16384)?,
+            max_height: props.u32("ymax", 0, 0, 16384)?,
+            refresh_mhz: props.u32("refresh_rate", 0, 0, u32::MAX)?,
+        };
+        let options = vga::Options {
+            edid: props.flag("edid", true)?.then_some(monitor),
+            mmio: props.flag("mmio", true)?,
+            extended_registers: props.flag("qemu-extended-regs", true)?,
+        };
+        let rom_name = props.text("romfile").unwrap_or("vgabios-stdvga.bin");
+        let address = self.slot(&mut props)?;
+        props.finish()?;
+        let rom = self.option_rom(rom_name)?;
+        let len = vga::vram_len(vgamem);
+        let vram = RamBlock::tracked("vga.vram", len).map_err(|source| BuildError::Memory { size: len, source })?;
+        let wiring = vga::Wiring { vram, clock: self.wiring.clock.clone(), window_priority: 1 };
+        let device = Vga::add_pci(&mut self.board(), "VGA", address, wiring, options, rom);
+        self.placed.vgas.push(device);
+        self.remember("VGA", id, "PCI", vec![("vgamem_mb", format!("{vgamem} ({vgamem:#x})"))]);
+        Ok(())
+    }
+
+    // -- ISA -----------------------------------------------------------------------------------------------------
+
+    fn claim(&self, props: &Props<'_>, id: Option<&str>) -> Result<Option<Claim>, BuildError> {
+        let Some(id) = id else { return Ok(None) };
+        self.chardevs.claim(id).map(Some).map_err(|error| props.error(error.to_string()))
+    }
+
+    fn serial(&mut self, mut props: Props<'_>, chardev: Option<&str>, id: &str) -> Result<(), BuildError> {
+        let index = props.number("index", self.placed.next_serial as u64, 0, 3)?;
+        let index = usize::try_from(index).unwrap_or(0);
+        let (base, irq) = SERIAL_PORTS[index];
+        let base = props.u16("iobase", base)?;
+        let irq = props.number("irq", irq.into(), 0, 15)?;
+        let irq = u8::try_from(irq).unwrap_or(4);
+        let baud_base = props.u32("baudbase", uart16550::BAUD_BASE, 1, u32::MAX)?;
+        let named = props.text("chardev");
+        let chardev = chardev.or(named);
+        let claim = self.claim(&props, chardev)?;
+        if claim.is_none() {
+            return Err(props.error("Can't create serial device, empty char device"));
+        }
+        props.finish()?;
+        self.placed.next_serial = self.placed.next_serial.max(index + 1);
+        let output = claim.as_ref().map_or_else(CharHandle::unconnected, Claim::handle);
+        let uart = {
+            let mut board = self.board();
+            let device = board.reserve("serial");
+            let wires = uart16550::Wires {
+                irq: self.wiring.irqs.isa(irq),
+                clock: self.wiring.clock.clone(),
+                timer: self.wiring.timer(device, uart16550::TIMEOUT_TOKEN),
+                output,
+            };
+            let uart = board.install(device, Uart16550::new(wires, baud_base));
+            board.map_ports(device, uart16550::PORTS, Decode::BYTES, base, 8);
+            uart
+        };
+        if let Some(claim) = claim {
+            claim.connect(UartSink::new(Arc::clone(&self.wiring.cell), uart));
+        }
+        self.placed.serial_ports.push((base, irq));
+        let properties = vec![
+            ("index", format!("{index} ({index:#x})")),
+            ("iobase", format!("{base} ({base:#x})")),
+            ("irq", format!("{irq} ({irq:#x})")),
+            ("chardev", format!("{:?}", chardev.unwrap_or(""))),
+        ];
+        self.remember("isa-serial", id, "ISA", properties);
+        Ok(())
+    }
+
+    fn debugcon(&mut self, mut props: Props<'_>, chardev: Option<&str>, id: &str) -> Result<(), BuildError> {
+        let base = props.u16("iobase", 0xe9)?;
+        let readback = props.u8("readback", debugcon::DEFAULT_READBACK)?;
+        let named = props.text("chardev");
+        let claim = self.claim(&props, chardev.or(named))?;
+        if claim.is_none() {
+            return Err(props.error("Can't create debugcon device, empty char device"));
+        }
+        props.finish()?;
+        let output = claim.as_ref().map_or_else(CharHandle::unconnected, Claim::handle);
+        {
+            let mut board = self.board();
+            let device = board.add("isa-debugcon", DebugCon::new(output, readback));
+            board.map_ports(device.id(), debugcon::PORT, Decode::BYTES, base, 1);
+        }
+        if let Some(claim) = claim {
+            claim.connect(Arc::new(Mute));
+        }
+        let properties =
+            vec![("iobase", format!("{base} ({base:#x})")), ("readback", format!("{readback} ({readback:#x})"))];
+        self.remember("isa-debugcon", id, "ISA", properties);
+        Ok(())
+    }
+
+    fn debug_exit(&mut self, mut props: Props<'_>, id: &str) -> Result<(), BuildError> {
+        let base = props.u16("iobase", 0x501)?;
+        let len = props.u32("iosize", 2, 1, 8)?;
+        props.finish()?;
+        {
+            let mut board = self.board();
+            let device = board.add("isa-debug-exit", DebugExit::new(Arc::clone(&self.wiring.power)));
+            board.map_ports(device.id(), debug_exit::PORTS, Decode::UP_TO_4, base, len);
+        }
+        let properties = vec![("iobase", format!("{base} ({base:#x})")), ("iosize", format!("{len} ({len:#x})"))];
+        self.remember("isa-debug-exit", id, "ISA", properties);
+        Ok(())
+    }
+
+    // -- IDE -----------------------------------------------------------------------------------------------------
+
+    /// The drives of `-hda` and company, and of `-drive if=ide`.
+    fn legacy_drives(&mut self) -> Result<(), BuildError> {
+        let drives = Arc::clone(self.drives);
+        for drive in drives.list().iter().filter(|drive| drive.interface == DriveInterface::Ide) {
+            let number = usize::try_from(drive.bus * 2 + drive.unit).unwrap_or(usize::MAX);
+            let class = if drive.cdrom { "ide-cd" } else { "ide-hd" };
+            let props = Props::of_globals(class, &self.config.globals);
+            self.attach(number, drive, props, drive.cdrom, "")?;
+        }
+        Ok(())
+    }
+
+    fn ide_drive(&mut self, spec: &DeviceSpec, mut props: Props<'_>, id: &str) -> Result<(), BuildError> {
+        let cdrom = spec.driver == "ide-cd";
+        let channel = match spec.bus.as_deref() {
+            None => None,
+            Some("ide.0") => Some(0),
+            Some("ide.1") => Some(1),
+            Some(other) => return Err(props.error(format!("Bus '{other}' not found"))),
+        };
+        let unit = match props.number("unit", u64::from(u32::MAX), 0, u64::from(u32::MAX))? {
+            0xffff_ffff => None,
+            unit @ 0..=1 => Some(usize::try_from(unit).unwrap_or(0)),
+            unit => return Err(props.error(format!("Can't create IDE unit {unit}, bus supports only 2 units"))),
+        };
+        let free = |number: &usize| self.placed.ide[*number].is_none();
+        let mut candidates = (0..4usize)
+            .filter(|number| channel.is_none_or(|channel| number / 2 == channel))
+            .filter(|number| unit.is_none_or(|unit| number % 2 == unit));
+        let number = match unit {
+            Some(unit) => {
+                let number = channel.unwrap_or(0) * 2 + unit;
+                if !free(&number) {
+                    return Err(props.error(format!("IDE unit {unit} is in use")));
+                }
+                Some(number)
+            }
+            None => candidates.find(free),
+        };
+        let number = number.ok_or_else(|| props.error("No free IDE unit: all four are in use"))?;
+        let drives = Arc::clone(self.drives);
+        let drive = match props.text("drive") {
+            Some(name) => {
+                let found = drives.get(name);
+                found
+                    .ok_or_else(|| props.error(format!("Property '{}.drive' can't find value '{name}'", spec.driver)))?
+            }
+            None if cdrom => {
+                self.attach_empty(number, props, id)?;
+                return Ok(());
+            }
+            None => return Err(props.error("No drive specified")),
+        };
+        let used = self.placed.ide.iter().flatten().any(|placed| placed.drive == drive.id);
+        if used {
+            return Err(props.error(format!("Drive '{}' is already in use by another block device", drive.id)));
+        }
+        self.attach(number, drive, props, cdrom, id)
+    }
+
+    /// A CD-ROM drive without a host side has no medium and never gets one.
+    fn attach_empty(&mut self, number: usize, props: Props<'_>, id: &str) -> Result<(), BuildError> {
+        let disk = crate::block::Disk::new(None, crate::block::DiskOptions::new(self.wiring.ram.clone()));
+        let drive = Drive {
+            id: String::new(),
+            cdrom: true,
+            interface: DriveInterface::None,
+            bus: 0,
+            unit: 0,
+            disk: super::drives::DiskHandle(disk),
+            policies: (None, None),
+            origin: String::new(),
+            read_only: true,
+        };
+        self.attach(number, &drive, props, true, id)
+    }
+
+    fn attach(
+        &mut self,
+        number: usize,
+        drive: &Drive,
+        mut props: Props<'_>,
+        cdrom: bool,
+        id: &str,
+    ) -> Result<(), BuildError> {
+        let kind = if cdrom { DriveKind::Cdrom } else { DriveKind::Disk };
+        let mut options = DriveProperties::new(kind);
+        for (name, value) in [("rerror", &drive.policies.0), ("werror", &drive.policies.1)] {
+            if let Some(value) = value {
+                options.set(name, value).map_err(|error| BuildError::option(&drive.origin, error.to_string()))?;
+            }
+        }
+        for (name, value) in props.rest() {
+            if options.set(name, value).map_err(|error| props.error(error.to_string()))? {
+                props.text(name);
+            }
+        }
+        let read_only = drive.disk.0.image().is_some_and(|image| image.read_only);
+        let options = options.finish(read_only).map_err(|error| props.error(error.to_string()))?;
+        if let Some(index) = boot_index(&mut props)? {
+            let path = format!("/pci@i0cf8/ide@1,1/drive@{:x}/disk@{:x}", number / 2, number % 2);
+            self.placed.boot.push((index, path));
+        }
+        props.finish()?;
+        let place = self.placed.ide.get_mut(number);
+        let Some(place) = place.filter(|place| place.is_none()) else {
+            return Err(BuildError::option(&drive.origin, format!("IDE unit {} is in use", number % 2)));
+        };
+        *place = Some(PlacedDrive { drive: drive.id.clone(), id: id.to_owned(), cdrom });
+        let notify = self.wiring.notifier(self.pc.ide.id(), PiixIde::token(number));
+        let queue = drive.disk.0.queue(notify);
+        self.pc.attach_drive(&mut self.board(), number, options, queue);
+        let class = if cdrom { "ide-cd" } else { "ide-hd" };
+        let properties =
+            vec![("drive", format!("{:?}", drive.id)), ("unit", format!("{} ({:#x})", number % 2, number % 2))];
+        self.remember(class, id, "IDE", properties);
+        Ok(())
+    }
+}
+
+fn boot_index(props: &mut Props<'_>) -> Result<Option<u64>, BuildError> {
+    match props.text("bootindex") {
+        None | Some("-1") => Ok(None),
+        Some(text) => {
+            let index = text.parse().map_err(|_| props.error("Parameter 'bootindex' expects a number"))?;
+            Ok(Some(index))
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What the firmware is told through fw_cfg: memory, CPUs, boot order, ACPI, SMBIOS, a kernel.
+
+use std::path::Path;
+
+use crate::hw::acpi::{self, AcpiConfig, ExtraTable};
+use crate::hw::chipset::fw_cfg::{FwCfgBuilder, key};
+use crate::hw::firmware::{self, BootPlan, KernelError, KernelFiles, rom};
+use crate::hw::smbios::{self, Processors, SmbiosConfig};
+
+use super::build::BuildError;
+use super::config::{BootSpec, Config, FwCfgSource, KernelSpec};
+use super::layout::{RamLayout, effective_order};
+
+/// What only the builder knows of the machine.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// RAM.
+    pub layout: RamLayout,
+    /// APIC id of each possible CPU, and whether it is there.
+    pub cpus: Vec<(u32, bool)>,
+    /// CPUID leaf 1, EAX and EDX.
+    pub signature: (u32, u32),
+    /// There is an HPET.
+    pub hpet: bool,
+    /// Port and interrupt of each serial port.
+    pub serial_ports: Vec<(u16, u8)>,
+    /// Port and interrupt of each parallel port.
+    pub parallel_ports: Vec<(u16, u8)>,
+    /// Open-firmware paths of what has a boot index, best first.
+    pub boot_paths: Vec<String>,
+    /// There is no display.
+    pub nographic: bool,
+}
+
+/// The first address after RAM where 32-bit PCI memory may be, and the last before the chipset's registers.
+fn pci_hole(layout: RamLayout) -> (u32, u32) {
+    let first = if layout.above_4g > 0 { 0xc000_0000 } else { layout.below_4g.next_multiple_of(1 << 20) };
+    (u32::try_from(first).unwrap_or(0xc000_0000).min(0xe000_0000), 0xfebf_ffff)
+}
+
+/// Fills fw_cfg in.
+///
+/// # Errors
+/// A file that the command line names cannot be used.
+pub fn fill(config: &Config, facts: &Facts) -> Result<FwCfgBuilder, BuildError> {
+    let mut cfg = FwCfgBuilder::new();
+    let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    cfg.add_u16(key::NB_CPUS, count(facts.cpus.iter().filter(|(_, present)| *present).count()));
+    let highest = facts.cpus.iter().map(|(id, _)| id + 1).max().unwrap_or(1);
+    cfg.add_u16(key::MAX_CPUS, u16::try_from(highest).unwrap_or(u16::MAX));
+    cfg.add_u64(key::RAM_SIZE, facts.layout.below_4g + facts.layout.above_4g);
+    cfg.add_u16(key::NOGRAPHIC, u16::from(facts.nographic));
+    cfg.add_bytes(key::UUID, config.uuid.unwrap_or_default().to_vec());
+    cfg.add_u32(key::IRQ0_OVERRIDE, 1);
+    cfg.add_bytes(key::NUMA, numa(facts.cpus.len()));
+    let mut file = |cfg: &mut FwCfgBuilder, name: &str, bytes: Vec<u8>| {
+        cfg.add_file(name, bytes).map_err(|error| BuildError::Text(error.to_string()))
+    };
+    file(&mut cfg, "etc/e820", facts.layout.e820())?;
+    // One byte a sleep state: bit 7 offers it, the rest is its type. S0, S3, S4 and S5 exist.
+    file(&mut cfg, "etc/system-states", vec![0x80, 0, 0, 0x81, 0x82, 0x80])?;
+
+    boot(&mut cfg, config, facts, &mut file)?;
+    let tables = acpi::build(&acpi_config(config, facts)?);
+    file(&mut cfg, acpi_names::TABLES, tables.tables)?;
+    file(&mut cfg, acpi_names::RSDP, tables.rsdp)?;
+    file(&mut cfg, acpi_names::LOADER, tables.loader)?;
+    let blobs =
+        smbios::build(&smbios_config(config, facts)).map_err(|error| BuildError::Text(format!("-smbios: {error}")))?;
+    file(&mut cfg, "etc/smbios/smbios-anchor", blobs.anchor)?;
+    file(&mut cfg, "etc/smbios/smbios-tables", blobs.tables)?;
+    if let Some(kernel) = &config.kernel {
+        let plan = load_kernel(kernel, facts.layout)?;
+        let image = add_kernel(&mut cfg, plan);
+        file(&mut cfg, &format!("genroms/{KERNEL_ROM}"), image)?;
+    }
+    for item in &config.fw_cfg {
+        let bytes = match &item.source {
+            FwCfgSource::Text(text) => text.clone().into_bytes(),
+            FwCfgSource::File(path) => std::fs::read(path)
+                .map_err(|error| BuildError::Text(format!("-fw_cfg: can't load {}: {error}", path.display())))?,
+        };
+        file(&mut cfg, &item.name, bytes)?;
+    }
+    Ok(cfg)
+}
+
+/// The fw_cfg names of the ACPI files.
+pub mod acpi_names {
+    /// All tables.
+    pub const TABLES: &str = "etc/acpi/tables";
+    /// The root pointer.
+    pub const RSDP: &str = "etc/acpi/rsdp";
+    /// The loader's script.
+    pub const LOADER: &str = "etc/table-loader";
+}
+
+/// The boot ROM's file name, which the firmware also uses in its boot order.
+const KERNEL_ROM: &str = "dromaius-kernel.rom";
+
+/// One node with all CPUs: counts and maps of 64-bit words, no memory ranges.
+fn numa(cpus: usize) -> Vec<u8> {
+    vec![0; 8 * (1 + cpus)]
+}
+
+type AddFile<'a> = dyn FnMut(&mut FwCfgBuilder, &str, Vec<u8>) -> Result<(), BuildError> + 'a;
+
+/// `-boot` and boot indexes.
+fn boot(cfg: &mut FwCfgBuilder, config: &Config, facts: &Facts, file: &mut AddFile<'_>) -> Result<(), BuildError> {
+    let BootSpec { order: _, once: _, menu, splash, splash_time_ms, reboot_timeout_ms, strict } = &config.boot;
+    let first = effective_order(&config.boot, true).bytes().next().unwrap_or(b'c');
+    cfg.add_u16(key::BOOT_DEVICE, u16::from(first));
+    cfg.add_u16(key::BOOT_MENU, u16::from(menu.unwrap_or(false)));
+    let mut order = String::new();
+    if config.kernel.is_some() {
+        order.push_str(&format!("/rom@genroms/{KERNEL_ROM}\n"));
+    }
+    for path in &facts.boot_paths {
+        order.push_str(path);
+        order.push('\n');
+    }
+    if *strict && !order.is_empty() {
+        order.push_str("HALT\n");
+    }
+    let mut order = order.into_bytes();
+    if !order.is_empty() {
+        // Lines, the last one ended by a zero byte.
+        order.pop();
+        order.push(0);
+    }
+    file(cfg, "bootorder", order)?;
+    let timeout = reboot_timeout_ms.map_or(u32::MAX, u32::from);
+    file(cfg, "etc/boot-fail-wait", timeout.to_le_bytes().to_vec())?;
+    if let Some(time) = splash_time_ms {
+        file(cfg, "etc/boot-menu-wait", time.to_le_bytes().to_vec())?;
+    }
+    if let Some(splash) = splash {
+        let bytes = std::fs::read(splash)
+            .map_err(|error| BuildError::Text(format!("-boot splash: could not read '{splash}': {error}")))?;
+        // JPEG begins with FFD8h, BMP with "BM": the firmware shows these two kinds.
+        let name = match bytes.get(..2) {
+            Some([0xff, 0xd8]) => "bootsplash.jpg",
+            Some(b"BM") => "bootsplash.bmp",
+            _ => {
+                return Err(BuildError::Text(format!(
+                    "-boot splash: '{splash}' format not recognized; must be jpeg or 24 bit bmp"
+                )));
+            }
+        };
+        file(cfg, name, bytes)?;
+    }
+    Ok(())
+}
+
+fn property<'a>(config: &'a Config, name: &str) -> Option<&'a str> {
+    config.machine.properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [b' '; N];
+    for (byte, letter) in bytes.iter_mut().zip(text.bytes()) {
+        *byte = letter;
+    }
+    bytes
+}
+
+fn acpi_config(config: &Config, facts: &Facts) -> Result<AcpiConfig, BuildError> {
+    let mut extra = Vec::new();
+    for table in &config.acpi_tables {
+        extra.push(acpi_table(table)?);
+    }
+    let end = facts.layout.end().max(1 << 32).next_multiple_of(1 << 30);
+    Ok(AcpiConfig {
+        cpus: facts.cpus.clone(),
+        hpet: facts.hpet,
+        serial_ports: facts.serial_ports.clone(),
+        parallel_ports: facts.parallel_ports.clone(),
+        pci_hole: pci_hole(facts.layout),
+        pci_hole_64: (facts.layout.above_4g > 0).then(|| (end, end + (32 << 30) - 1)),
+        s3: true,
+        s4: true,
+        i8042: true,
+        extra,
+        oem_id: padded(property(config, "x-oem-id").unwrap_or("DROMAI")),
+        oem_table_id: padded(property(config, "x-oem-table-id").unwrap_or("DROMAIUS")),
+    })
+}
+
+/// `-acpitable`: whole tables from files, with fields of the header replaced.
+fn acpi_table(options: &[(String, String)]) -> Result<ExtraTable, BuildError> {
+    let fail = |text: String| BuildError::Text(format!("-acpitable: {text}"));
+    let get = |name: &str| options.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    const KNOWN: &[&str] =
+        &["sig", "rev", "oem_id", "oem_table_id", "oem_rev", "asl_compiler_id", "asl_compiler_rev", "file", "data"];
+    if let Some((key, _)) = options.iter().find(|(key, _)| !KNOWN.contains(&key.as_str())) {
+        return Err(fail(format!("Invalid parameter '{key}'")));
+    }
+    let (names, whole) = match (get("file"), get("data")) {
+        (Some(files), None) => (files, true),
+        (None, Some(files)) => (files, false),
+        _ => return Err(fail("'data' and 'file' options cannot both or neither be set".to_owned())),
+    };
+    let mut table = if whole { Vec::new() } else { vec![0; 36] };
+    for name in names.split(':') {
+        table.extend(std::fs::read(name).map_err(|error| fail(format!("can't open file {name}: {error}")))?);
+    }
+    if table.len() < 36 {
+        return Err(fail(format!("{names} is too short for an ACPI table header")));
+    }
+    let mut text = |name: &str, at: usize, len: usize| {
+        if let Some(value) = get(name) {
+            let mut bytes = vec![0; len];
+            for (byte, letter) in bytes.iter_mut().zip(value.bytes()) {
+                *byte = letter;
+            }
+            table[at..at + len].copy_from_slice(&bytes);
+        }
+    };
+    text("sig", 0, 4);
+    text("oem_id", 10, 6);
+    text("oem_table_id", 16, 8);
+    text("asl_compiler_id", 28, 4);
+    let number = |name: &str| match get(name) {
+        None => Ok(None),
+        Some(value) => value.parse::<u32>().map(Some).map_err(|_| fail(format!("'{name}' expects a number"))),
+    };
+    if let Some(revision) = number("rev")? {
+        table[8] = u8::try_from(revision).map_err(|_| fail("'rev' expects a number up to 255".to_owned()))?;
+    }
+    if let Some(revision) = number("oem_rev")? {
+        table[24..28].copy_from_slice(&revision.to_le_bytes());
+    }
+    if let Some(revision) = number("asl_compiler_rev")? {
+        table[32..36].copy_from_slice(&revision.to_le_bytes());
+    }
+    let len = u32::try_from(table.len()).map_err(|_| fail(format!("{names} is too large")))?;
+    table[4..8].copy_from_slice(&len.to_le_bytes());
+    Ok(ExtraTable(table))
+}
+
+fn smbios_config(config: &Config, facts: &Facts) -> SmbiosConfig {
+    let layout = facts.layout;
+    let mut ram = vec![(0, layout.below_4g)];
+    if layout.above_4g > 0 {
+        ram.push((1 << 32, layout.above_4g));
+    }
+    let smp = config.smp;
+    let cores = smp.dies * smp.modules * smp.cores;
+    SmbiosConfig {
+        product: "Standard PC (i440FX + PIIX, 1996)".to_owned(),
+        machine: config.machine.kind.clone(),
+        uuid: config.uuid,
+        processors: Processors {
+            sockets: smp.cpus.div_ceil((cores * smp.threads).max(1)),
+            cores,
+            threads: cores * smp.threads,
+            signature: facts.signature,
+        },
+        ram,
+        options: config.smbios.clone(),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, KernelError> {
+    std::fs::read(path).map_err(|source| KernelError::Unreadable { path: path.to_owned(), source })
+}
+
+/// Reads the kernel and its RAM disks and prepares them.
+fn load_kernel(spec: &KernelSpec, layout: RamLayout) -> Result<BootPlan, BuildError> {
+    let kernel = read(&spec.kernel).map_err(BuildError::Kernel)?;
+    let mut modules = Vec::new();
+    if let Some(initrd) = &spec.initrd {
+        // Linux takes one file whose name may hold commas; multiboot takes a list of files with arguments.
+        let names: Vec<&str> =
+            if Path::new(initrd).is_file() { vec![initrd.as_str()] } else { initrd.split(',').collect() };
+        for name in names {
+            let file = name.split(' ').next().unwrap_or(name);
+            let path = if Path::new(name).is_file() { name } else { file };
+            let bytes = std::fs::read(path)
+                .map_err(|source| BuildError::Kernel(KernelError::Initrd { name: name.to_owned(), source }))?;
+            modules.push((name.to_owned(), bytes));
+        }
+    }
+    let files = KernelFiles { path: spec.kernel.clone(), kernel, append: spec.append.clone(), modules };
+    firmware::plan(&files, layout.below_4g, layout.above_4g).map_err(BuildError::Kernel)
+}
+
+/// Puts the pieces into fw_cfg, and returns the ROM that loads them.
+fn add_kernel(cfg: &mut FwCfgBuilder, plan: BootPlan) -> Vec<u8> {
+    let mut module = key::ARCH_LOCAL + 0x100;
+    let mut loads = Vec::new();
+    for piece in plan.pieces {
+        let selector = match piece.name {
+            "setup" => key::SETUP_DATA,
+            "kernel" => key::KERNEL_DATA,
+            "cmdline" | "multiboot-info" => key::CMDLINE_DATA,
+            "initrd" => key::INITRD_DATA,
+            _ => {
+                module += 1;
+                module
+            }
+        };
+        let len = u32::try_from(piece.bytes.len()).unwrap_or(u32::MAX);
+        loads.push(rom::Load { selector, len, address: piece.address });
+        cfg.add_bytes(selector, piece.bytes);
+    }
+    rom::build(&loads, plan.entry)
+}

@@ -1,0 +1,321 @@
+//! The `pc` machine: an i440FX host bridge, a PIIX3 with its ISA devices, PIIX4 power management, and a VGA.
+//!
+//! One readable list of what is wired to what. Addresses are the PC's; PCI slots are QEMU's: 0 host bridge, 1 PIIX
+//! (functions: 0 ISA bridge, 1 IDE, 3 power management), 2 VGA.
+
+use std::sync::{Arc, Weak};
+
+use crate::block::BlockQueue;
+use crate::bus::{A20Gate, Board, BoardCell, Decode, DeviceId, DeviceRef, PciAddress, PowerSink, Token};
+use crate::event::{Clock, ClockKind, LoopHandle, NS_PER_SEC, Timer, realtime_ns};
+use crate::hw::chipset::fw_cfg::{self, FwCfg};
+use crate::hw::chipset::i440fx::{I440fx, PAM_SEGMENTS, PamSegment, SMRAM_WINDOW};
+use crate::hw::chipset::piix3::{self, Piix3};
+use crate::hw::chipset::piix4_pm::{self, Piix4Pm};
+use crate::hw::chipset::port92::{self, Port92};
+use crate::hw::ide::{self, Chip, DriveOptions, FaultSink, PiixIde};
+use crate::hw::input::i8042::{self, I8042};
+use crate::hw::timer::mc146818::{self, LostTicks, Mc146818, TimeSource};
+use crate::mem::{Backing, GuestRam, RamBlock};
+
+use super::build::BuildError;
+use super::config::{RtcBase, RtcClock, RtcSpec};
+use super::fabric::IrqFabric;
+use super::layout::{RamLayout, boot_order_cmos};
+
+/// Priorities of overlapping mappings, lowest first. PCI base address registers have -1.
+mod priority {
+    pub const RAM: i32 = 0;
+    pub const ROM: i32 = 1;
+
+    pub const PAM: i32 = 4;
+    pub const SMRAM: i32 = 5;
+    pub const A20: i32 = 6;
+}
+
+/// ISA serial ports: base and interrupt.
+pub const SERIAL_PORTS: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
+
+/// A0000h to FFFFFh: display window, option ROMs, BIOS.
+const LEGACY_HOLE: (u64, u64) = (0xa_0000, 0x10_0000);
+
+const HOST_BRIDGE: PciAddress = PciAddress::new(0, 0);
+const ISA_BRIDGE: PciAddress = PciAddress::new(1, 0);
+const IDE: PciAddress = PciAddress::new(1, 1);
+const POWER_MANAGEMENT: PciAddress = PciAddress::new(1, 3);
+
+/// What a board is built from and connected to.
+pub struct Wiring {
+    /// The board.
+    pub cell: Arc<BoardCell>,
+    /// Guest memory as DMA sees it.
+    pub ram: GuestRam,
+    /// The main loop.
+    pub handle: LoopHandle,
+    /// Machine time.
+    pub clock: Clock,
+    /// Interrupt lines.
+    pub irqs: IrqFabric,
+    /// The power switch.
+    pub power: PowerSink,
+}
+
+impl Wiring {
+    /// A timer whose deadline raises a device's event.
+    #[must_use]
+    pub fn timer(&self, device: DeviceId, token: Token) -> Timer {
+        let board: Weak<BoardCell> = Arc::downgrade(&self.cell);
+        self.handle.timer(ClockKind::Virtual, move || {
+            if let Some(board) = board.upgrade() {
+                board.lock().event(device, token);
+            }
+        })
+    }
+
+    /// What a disk queue calls when requests ended.
+    #[must_use]
+    pub fn notifier(&self, device: DeviceId, token: Token) -> Arc<dyn Fn() + Send + Sync> {
+        let board: Weak<BoardCell> = Arc::downgrade(&self.cell);
+        Arc::new(move || {
+            if let Some(board) = board.upgrade() {
+                board.lock().event(device, token);
+            }
+        })
+    }
+}
+
+/// The chips that others need to know by name.
+#[derive(Debug)]
+pub struct Pc {
+    /// Keyboard controller.
+    pub i8042: DeviceRef<I8042>,
+    /// Real-time clock and CMOS.
+    pub rtc: DeviceRef<Mc146818>,
+    /// Power management.
+    pub pm: DeviceRef<Piix4Pm>,
+    /// IDE controller.
+    pub ide: DeviceRef<PiixIde>,
+    /// System RAM.
+    pub system_ram: Arc<RamBlock>,
+    /// Its layout.
+    pub layout: RamLayout,
+}
+
+/// Options of the board.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PcOptions {
+    /// Bytes of RAM.
+    pub ram_size: u64,
+    /// `-machine hpet=`.
+    pub hpet: bool,
+    /// `-rtc`.
+    pub rtc: RtcSpec,
+    /// Serial ports of the board.
+    pub serial_ports: u8,
+    /// Whether it has a parallel port.
+    pub parallel_port: bool,
+}
+
+/// Maps RAM and the BIOS. The BIOS is the last part of the first 4 GiB; its last 128 KiB also lie below 1 MiB.
+fn map_memory(board: &mut Board, layout: RamLayout, bios: &[u8]) -> Result<(Arc<RamBlock>, Arc<RamBlock>), BuildError> {
+    let size = layout.below_4g + layout.above_4g;
+    let ram = RamBlock::anonymous("pc.ram", size).map_err(|source| BuildError::Memory { size, source })?;
+    ram.advise_huge_pages();
+    let backing = |offset| Backing::Ram { block: Arc::clone(&ram), offset };
+    // From A0000h to FFFFFh the PCI bus answers, until PAM or SMRAM say otherwise.
+    board.map_memory("pc.ram", 0, layout.below_4g.min(LEGACY_HOLE.0), priority::RAM, backing(0));
+    if layout.below_4g > LEGACY_HOLE.1 {
+        let len = layout.below_4g - LEGACY_HOLE.1;
+        board.map_memory("pc.ram", LEGACY_HOLE.1, len, priority::RAM, backing(LEGACY_HOLE.1));
+    }
+    if layout.above_4g > 0 {
+        let above = backing(layout.below_4g);
+        board.map_memory("ram-above-4g", 1 << 32, layout.above_4g, priority::RAM, above);
+    }
+    let len = bios.len() as u64;
+    let rom = RamBlock::anonymous("pc.bios", len).map_err(|source| BuildError::Memory { size: len, source })?;
+    rom.write(0, bios);
+    let backing = |offset| Backing::Rom { block: Arc::clone(&rom), offset, shadow: None };
+    board.map_memory("pc.bios", (1 << 32) - len, len, priority::ROM, backing(0));
+    let low = len.min(0x2_0000);
+    board.map_memory("isa-bios", 0x10_0000 - low, low, priority::ROM, backing(len - low));
+    Ok((ram, rom))
+}
+
+/// The 13 PAM segments, hidden: reads and writes go to the PCI bus at power-on.
+fn map_pam(board: &mut Board, ram: &Arc<RamBlock>, rom: &Arc<RamBlock>) -> [PamSegment; 13] {
+    PAM_SEGMENTS.map(|(start, len)| {
+        let backing = Backing::Ram { block: Arc::clone(ram), offset: start };
+        let region = board.map_memory("pam", start, len, priority::PAM, backing);
+        region.set_enabled(false);
+        let rom_low = 0x10_0000 - rom.len().min(0x2_0000);
+        let rom = (start >= rom_low).then(|| (Arc::clone(rom), rom.len() - (0x10_0000 - start)));
+        PamSegment { region, ram: (Arc::clone(ram), start), rom }
+    })
+}
+
+/// Builds the board's fixed chips. `faults` hears of disk requests that failed.
+///
+/// # Errors
+/// The host has not enough memory.
+pub fn build(wiring: &Wiring, options: &PcOptions, bios: &[u8], faults: FaultSink) -> Result<Pc, BuildError> {
+    let mut guard = wiring.cell.lock();
+    let board = &mut *guard;
+    let layout = RamLayout::new(options.ram_size);
+    let (ram, rom) = map_memory(board, layout, bios)?;
+
+    // The host bridge: PCI configuration, PAM, SMRAM.
+    board.map_pci_config_ports();
+    let segments = map_pam(board, &ram, &rom);
+    let (start, len) = SMRAM_WINDOW;
+    let backing = Backing::Ram { block: Arc::clone(&ram), offset: start };
+    let smram = board.map_memory("smram", start, len, priority::SMRAM, backing);
+    smram.set_enabled(false);
+    let host = board.add("i440FX", I440fx::new(options.ram_size, segments, smram));
+    board.plug_pci(HOST_BRIDGE, host.id(), Decode::UP_TO_4, &[]);
+
+    // A20: with the gate closed, the second megabyte is the first.
+    let backing = Backing::Ram { block: Arc::clone(&ram), offset: 0 };
+    let wrap = board.map_memory("a20-wrap", 0x10_0000, 0x10_0000, priority::A20, backing);
+    wrap.set_enabled(false);
+    let a20 = A20Gate::new(move |enabled| wrap.set_enabled(!enabled));
+
+    // PIIX3: the ISA bridge and its interrupt router.
+    let bridge = Piix3::new(Arc::clone(wiring.irqs.router()), Arc::clone(&wiring.power));
+    let bridge = board.add("PIIX3", bridge);
+    board.plug_pci(ISA_BRIDGE, bridge.id(), Decode::BYTES, &[]);
+    board.map_ports(bridge.id(), piix3::RESET_CONTROL, Decode::BYTES, 0xcf9, 1);
+
+    // Keyboard controller, port 92h.
+    let keyboard = I8042::new(wiring.irqs.isa(1), wiring.irqs.isa(12), Arc::clone(&a20), Arc::clone(&wiring.power));
+    let i8042 = board.add("i8042", keyboard);
+    board.map_ports(i8042.id(), i8042::DATA, Decode::BYTES, 0x60, 1);
+    board.map_ports(i8042.id(), i8042::COMMAND, Decode::BYTES, 0x64, 1);
+    let port = board.add("port92", Port92::new(a20, Arc::clone(&wiring.power)));
+    board.map_ports(port.id(), port92::PORT, Decode::BYTES, 0x92, 1);
+
+    let rtc = add_rtc(board, wiring, options.rtc);
+    let pm = add_power_management(board, wiring, options);
+    let ide = add_ide(board, wiring, faults);
+    Ok(Pc { i8042, rtc, pm, ide, system_ram: ram, layout })
+}
+
+/// Nanoseconds since 1970 that the clock shows at power-on: local time counts as if it were UTC.
+fn rtc_start_ns(base: RtcBase) -> i64 {
+    let now = i64::try_from(realtime_ns()).unwrap_or(i64::MAX);
+    let second = i64::try_from(NS_PER_SEC).unwrap_or(i64::MAX);
+    match base {
+        RtcBase::Utc => now,
+        RtcBase::LocalTime => now.saturating_add(crate::host::time::utc_offset_seconds().saturating_mul(second)),
+        RtcBase::Date(seconds) => seconds.saturating_mul(second),
+    }
+}
+
+fn add_rtc(board: &mut Board, wiring: &Wiring, spec: RtcSpec) -> DeviceRef<Mc146818> {
+    let id = board.reserve("mc146818rtc");
+    let source = match spec.clock {
+        RtcClock::Host => TimeSource::Host,
+        RtcClock::Rt => TimeSource::Monotonic,
+        RtcClock::Vm => TimeSource::Virtual,
+    };
+    let lost_ticks = if spec.slew { LostTicks::Slew } else { LostTicks::Discard };
+    let timer = wiring.timer(id, mc146818::TIMER_TOKEN);
+    let start = rtc_start_ns(spec.base);
+    let rtc =
+        board.install(id, Mc146818::new(wiring.irqs.isa(8), wiring.clock.clone(), timer, source, start, lost_ticks));
+    board.map_ports(id, mc146818::PORTS, Decode::BYTES, 0x70, 2);
+    rtc
+}
+
+fn add_power_management(board: &mut Board, wiring: &Wiring, options: &PcOptions) -> DeviceRef<Piix4Pm> {
+    let id = board.reserve("PIIX4_PM");
+    let pm_ports = board.map_ports(id, piix4_pm::PM, Decode::UP_TO_4, 0, 64);
+    pm_ports.set_enabled(false);
+    let smbus_ports = board.map_ports(id, piix4_pm::SMBUS, Decode::BYTES, 0, 64);
+    smbus_ports.set_enabled(false);
+    board.map_ports(id, piix4_pm::GPE0, Decode::UP_TO_4, 0xafe0, 4);
+    board.map_ports(id, piix4_pm::APM, Decode::BYTES, 0xb2, 2);
+    let wires = piix4_pm::Wires {
+        sci: wiring.irqs.isa(9),
+        clock: wiring.clock.clone(),
+        timer: wiring.timer(id, piix4_pm::PM_TIMER_TOKEN),
+        pm_ports,
+        smbus_ports,
+    };
+    let chip = piix4_pm::Options {
+        serial_ports: options.serial_ports,
+        parallel_port: options.parallel_port,
+        ..piix4_pm::Options::default()
+    };
+    let pm = Piix4Pm::new(wires, Arc::clone(&wiring.power), chip, vec![[0; 256]; 8]);
+    let pm = board.install(id, pm);
+    board.plug_pci(POWER_MANAGEMENT, id, Decode::BYTES, &[]);
+    pm
+}
+
+fn add_ide(board: &mut Board, wiring: &Wiring, faults: FaultSink) -> DeviceRef<PiixIde> {
+    let irqs = ide::LEGACY_IRQS.map(|irq| wiring.irqs.isa(irq));
+    let ide = board.add("piix3-ide", PiixIde::new(Chip::Piix3, irqs, wiring.ram.clone(), faults));
+    for (region, base, len) in ide::LEGACY_PORTS {
+        board.map_ports(ide.id(), region, ide::DECODE, base, len);
+    }
+    board.plug_pci(IDE, ide.id(), ide::DECODE, &[]);
+    ide
+}
+
+/// Puts fw_cfg on the board, once all that it tells is known.
+pub fn add_fw_cfg(board: &mut Board, device: FwCfg) -> DeviceRef<FwCfg> {
+    let device = board.add("fw_cfg", device);
+    board.map_ports(
+        device.id(),
+        fw_cfg::PORTS,
+        Decode { min: crate::bus::Width::B1, max: crate::bus::Width::B2 },
+        0x510,
+        2,
+    );
+    board.map_ports(device.id(), fw_cfg::DMA_PORTS, Decode::UP_TO_4, 0x514, 8);
+    device
+}
+
+impl Pc {
+    /// Sets bytes of the CMOS RAM.
+    pub fn set_cmos(&self, board: &mut Board, bytes: &[(u8, u8)]) {
+        board.with(&self.rtc, |rtc| {
+            for (index, value) in bytes {
+                rtc.set_cmos(*index, *value);
+            }
+        });
+    }
+
+    /// Tells the firmware where to boot from, from the next start on.
+    pub fn set_boot_order(&self, board: &mut Board, order: &str) {
+        let mut bytes = boot_order_cmos(order).to_vec();
+        let flags = board.with(&self.rtc, |rtc| rtc.cmos(0x38) & 1).unwrap_or(0);
+        for (index, value) in &mut bytes {
+            if *index == 0x38 {
+                *value |= flags;
+            }
+        }
+        self.set_cmos(board, &bytes);
+    }
+
+    /// Connects a drive to the IDE controller: `number` is channel * 2 + unit.
+    pub fn attach_drive(&self, board: &mut Board, number: usize, options: DriveOptions, queue: Box<dyn BlockQueue>) {
+        board.with(&self.ide, |ide| ide.attach(number, options, queue));
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&self, board: &mut Board) {
+        board.with(&self.pm, Piix4Pm::press_power_button);
+    }
+
+    /// Wakes the machine from suspend to RAM.
+    pub fn wake(&self, board: &mut Board) {
+        board.with(&self.pm, |pm| pm.wake(piix4_pm::WakeCause::Other));
+    }
+
+    /// Tries disk requests again that an error policy held.
+    pub fn retry_disk_requests(&self, board: &mut Board) {
+        board.with(&self.ide, PiixIde::retry_held);
+    }
+}
