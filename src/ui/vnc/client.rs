@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ui::Rect;
 
@@ -74,6 +74,9 @@ pub(super) struct Notices {
     pub(super) desktop_name: bool,
 }
 
+/// A picture that was sent with losses is sent again without, once nothing else changed for this long.
+const REFINE_AFTER: Duration = Duration::from_millis(500);
+
 /// How far a client is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
@@ -90,6 +93,9 @@ struct State {
     features: Features,
     /// The picture as the client knows it, and what of it is out of date.
     picture: TileMap,
+    /// What it knows with losses only, and when that is mended.
+    lossy: TileMap,
+    refine_at: Option<Instant>,
     /// What the client asked for and has not got.
     request: Option<Rect>,
     notices: Notices,
@@ -122,6 +128,8 @@ impl Client {
             wish: Wish::DEFAULT,
             features: Features::default(),
             picture: TileMap::new(0, 0),
+            lossy: TileMap::new(0, 0),
+            refine_at: None,
             request: None,
             notices: Notices::default(),
         };
@@ -149,8 +157,7 @@ impl Client {
         }
         state.stage = Stage::Watching { exclusive };
         state.counts = true;
-        state.picture = TileMap::new(width, height);
-        state.picture.mark_all();
+        state.set_size(width, height);
         true
     }
 
@@ -260,33 +267,75 @@ impl Client {
             if state.stage == Stage::Closed {
                 return None;
             }
-            let wanted = state.request.filter(|region| state.picture.is_dirty_in(*region));
-            if wanted.is_some() || state.notices != Notices::default() {
-                let rects = wanted.map_or_else(Vec::new, |region| state.picture.take(region));
-                if wanted.is_some() {
+            let now = Instant::now();
+            let taken = state.request.and_then(|region| state.take(region, now));
+            if taken.is_some() || state.notices != Notices::default() {
+                if taken.is_some() {
                     state.request = None;
                 }
+                let (rects, exactly) = taken.unwrap_or_default();
+                let mut wish = state.wish;
+                wish.quality = wish.quality.filter(|_| !exactly);
                 return Some(Work {
                     notices: std::mem::take(&mut state.notices),
-                    wish: state.wish,
+                    wish,
                     features: state.features,
                     size: (state.picture.width(), state.picture.height()),
                     rects,
                 });
             }
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let mends_later = state.request.is_some_and(|region| state.lossy.is_dirty_in(region));
+            state = match state.refine_at.filter(|_| mends_later) {
+                Some(at) => {
+                    let left = at.saturating_duration_since(now);
+                    self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
+    }
+
+    /// These parts were sent with losses.
+    pub(super) fn sent_with_losses(&self, rects: &[Rect]) {
+        let mut state = self.lock();
+        for rect in rects {
+            state.lossy.mark(*rect);
+        }
+        state.refine_at = Some(Instant::now() + REFINE_AFTER);
     }
 }
 
 impl State {
+    /// A new picture of this size, none of which is known.
+    fn set_size(&mut self, width: u32, height: u32) {
+        self.picture = TileMap::new(width, height);
+        self.picture.mark_all();
+        self.lossy = TileMap::new(width, height);
+        self.refine_at = None;
+    }
+
+    /// What of a part is to be sent: what is out of date, else what can be mended at `now`.
+    fn take(&mut self, region: Rect, now: Instant) -> Option<(Vec<Rect>, bool)> {
+        if self.picture.is_dirty_in(region) {
+            let rects = self.picture.take(region);
+            for rect in &rects {
+                // Whether these are exact is told when they are sent.
+                self.lossy.take(*rect);
+            }
+            return Some((rects, false));
+        }
+        if self.refine_at.is_some_and(|at| at <= now) && self.lossy.is_dirty_in(region) {
+            return Some((self.lossy.take(region), true));
+        }
+        None
+    }
+
     /// Gives the picture the screen's size if the client can follow.
     fn resize(&mut self, (width, height): (u32, u32)) {
         if (width, height) == (self.picture.width(), self.picture.height()) || !self.features.can_resize() {
             return;
         }
-        self.picture = TileMap::new(width, height);
-        self.picture.mark_all();
+        self.set_size(width, height);
         self.notices.size = Some(SizeNotice { reason: 0, status: 0 });
         // Whatever part of the old picture was asked for: the new one is all wanted.
         self.request = self.request.map(|_| self.picture.bounds());

@@ -400,6 +400,18 @@ mod tests {
     }
 
     #[test]
+    fn no_host_is_every_address_of_both_families_at_one_port() {
+        let (socket, port) = taken();
+        drop(socket);
+        let spec = Spec::new(Address::Tcp { host: String::new(), port, last_port: port });
+        let listening = Listening::bind(spec).unwrap();
+        let hosts: Vec<_> = listening.endpoints().iter().map(Endpoint::host).collect();
+        // A host without IPv6 has the second one only.
+        assert!(hosts == ["::", "0.0.0.0"] || hosts == ["0.0.0.0"], "{hosts:?}");
+        assert!(listening.endpoints().iter().all(|endpoint| endpoint.service() == port.to_string()));
+    }
+
+    #[test]
     fn a_unix_socket_replaces_an_old_one_and_leaves_with_the_server() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vnc");

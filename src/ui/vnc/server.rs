@@ -99,7 +99,10 @@ pub(super) enum Admission {
 
 /// A VNC server. Lock order: the display's surface, the screen, the list of clients, a client.
 pub struct Server {
-    listening: Listening,
+    spec: Spec,
+    endpoints: Vec<Endpoint>,
+    /// The accepting thread; it owns the sockets.
+    acceptor: Mutex<Option<thread::JoinHandle<()>>>,
     display: Arc<Display>,
     keymap: Arc<Keymap>,
     observer: Arc<dyn Observer>,
@@ -128,7 +131,9 @@ impl Server {
     /// If the host has no thread or descriptor left.
     pub fn start(listening: Listening, display: &Arc<Display>, settings: Settings) -> io::Result<Arc<Self>> {
         let server = Arc::new(Self {
-            listening,
+            spec: listening.spec().clone(),
+            endpoints: listening.endpoints().to_vec(),
+            acceptor: Mutex::default(),
             display: Arc::clone(display),
             keymap: Arc::new(settings.keymap),
             observer: settings.observer,
@@ -141,11 +146,10 @@ impl Server {
             watching: AtomicUsize::new(0),
             stop: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
-        let acceptor = Arc::clone(&server);
-        thread::Builder::new()
-            .name("vnc-accept".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || acceptor.accept_all())?;
+        let accepting = Arc::clone(&server);
+        let thread = thread::Builder::new().name("vnc-accept".to_owned()).stack_size(STACK_BYTES);
+        let acceptor = thread.spawn(move || accepting.accept_all(&listening))?;
+        *lock(&server.acceptor) = Some(acceptor);
         display.add_listener(Arc::clone(&server) as Arc<dyn DisplayListener>);
         Ok(server)
     }
@@ -156,7 +160,7 @@ impl Server {
         Info {
             id: self.spec().id.clone(),
             auth: if self.needs_password() { "vnc" } else { "none" },
-            listeners: self.listening.endpoints().to_vec(),
+            listeners: self.endpoints.clone(),
             clients: lock(&self.clients).iter().map(|client| info(client)).collect(),
         }
     }
@@ -198,17 +202,23 @@ impl Server {
         }
     }
 
-    /// Stops listening and disconnects all clients. Their threads end on their own.
+    /// Closes the sockets, removing those in the file system, and disconnects all clients. Their threads end on their
+    /// own.
     pub fn stop(&self) {
         // A counter that is full is as readable as one can be.
         let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        let acceptor = lock(&self.acceptor).take();
+        if let Some(acceptor) = acceptor {
+            // It ends by itself, whatever happened to it.
+            let _ = acceptor.join();
+        }
         self.disconnect_all();
     }
 
     /// Its options.
     #[must_use]
     pub fn spec(&self) -> &Spec {
-        self.listening.spec()
+        &self.spec
     }
 
     pub(super) fn needs_password(&self) -> bool {
@@ -283,11 +293,11 @@ impl Server {
     }
 
     /// The accepting thread.
-    fn accept_all(self: &Arc<Self>) {
-        let sockets = self.listening.fds().count();
+    fn accept_all(self: &Arc<Self>, listening: &Listening) {
+        let sockets = listening.fds().count();
         loop {
             let mut fds: Vec<PollFd<'_>> =
-                self.listening.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+                listening.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
             fds.push(PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN));
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -298,9 +308,9 @@ impl Server {
             }
             let ready: Vec<usize> = (0..sockets).filter(|index| !fds[*index].revents().is_empty()).collect();
             for index in ready {
-                match self.listening.accept(index) {
+                match listening.accept(index) {
                     Ok((stream, peer)) => {
-                        self.add(stream, peer, self.listening.endpoints()[index].clone());
+                        self.add(stream, peer, listening.endpoints()[index].clone());
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     // No descriptors left, most likely: do not ask again at once.

@@ -63,12 +63,18 @@ impl Writer<'_> {
             put_update_header(count, &mut self.out);
             self.out.extend(extras.into_iter().flatten());
         }
+        let mut lossy = Vec::new();
         for rect in &work.rects {
             self.server.copy_pixels(*rect, &mut self.pixels);
-            encoder.put_rect(*rect, &self.pixels, &mut self.out);
+            if !encoder.put_rect(*rect, &self.pixels, &mut self.out) {
+                lossy.push(*rect);
+            }
             if self.out.len() >= CHUNK {
                 self.flush()?;
             }
+        }
+        if !lossy.is_empty() {
+            self.client.sent_with_losses(&lossy);
         }
         self.flush()
     }

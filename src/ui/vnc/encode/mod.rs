@@ -100,8 +100,8 @@ impl Encoder {
         &self.translator
     }
 
-    /// Appends a rectangle with its header; `pixels` are its own, line by line.
-    pub(super) fn put_rect(&mut self, rect: Rect, pixels: &[u32], out: &mut Vec<u8>) {
+    /// Appends a rectangle with its header; `pixels` are its own, line by line. Whether the client sees exactly these.
+    pub(super) fn put_rect(&mut self, rect: Rect, pixels: &[u32], out: &mut Vec<u8>) -> bool {
         let kind = self.wish.kind;
         put_header(rect, kind.number(), out);
         self.scratch.clear();
@@ -118,8 +118,9 @@ impl Encoder {
                 let stream = self.zrle.get_or_insert_with(|| Deflate::new(self.wish.level));
                 stream.put_zrle(&self.scratch, rect, self.wish.format, out);
             }
-            Kind::Tight => self.tight.put(&self.translator, self.wish, rect, pixels, out),
+            Kind::Tight => return self.tight.put(&self.translator, self.wish, rect, pixels, out),
         }
+        true
     }
 }
 

@@ -33,8 +33,15 @@ const MONO: u8 = 1;
 const INDEXED: u8 = 2;
 
 impl Tight {
-    /// Appends a rectangle's body.
-    pub(super) fn put(&mut self, translator: &Translator, wish: Wish, rect: Rect, pixels: &[u32], out: &mut Vec<u8>) {
+    /// Appends a rectangle's body. Whether it is lossless.
+    pub(super) fn put(
+        &mut self,
+        translator: &Translator,
+        wish: Wish,
+        rect: Rect,
+        pixels: &[u32],
+        out: &mut Vec<u8>,
+    ) -> bool {
         let palette = Palette::of(pixels);
         match palette.as_ref().map(|palette| palette.colours.as_slice()) {
             Some([colour]) => {
@@ -42,7 +49,7 @@ impl Tight {
                 put_tpixels(translator, &[*colour], out);
             }
             Some(colours) if worth_a_palette(translator, colours.len(), pixels.len()) => {
-                let Some(palette) = &palette else { return };
+                let Some(palette) = &palette else { return true };
                 let stream = if colours.len() == 2 { MONO } else { INDEXED };
                 out.push(stream << 4 | EXPLICIT_FILTER);
                 out.push(PALETTE_FILTER);
@@ -55,11 +62,12 @@ impl Tight {
                 };
                 self.put_data(stream, wish.level, &indices, out);
             }
-            _ => self.put_full(translator, wish, rect, pixels, palette.is_none(), out),
+            _ => return self.put_full(translator, wish, rect, pixels, palette.is_none(), out),
         }
+        true
     }
 
-    /// A picture of many colours.
+    /// A picture of many colours. Whether it is lossless.
     fn put_full(
         &mut self,
         translator: &Translator,
@@ -68,7 +76,7 @@ impl Tight {
         pixels: &[u32],
         has_many_colours: bool,
         out: &mut Vec<u8>,
-    ) {
+    ) -> bool {
         if let Some(quality) = wish.quality
             && wish.format.bits > 8
             && has_many_colours
@@ -78,12 +86,13 @@ impl Tight {
             out.push(JPEG);
             put_length(picture.len(), out);
             out.extend_from_slice(&picture);
-            return;
+            return false;
         }
         out.push(FULL << 4);
         let mut data = Vec::with_capacity(pixels.len() * 4);
         put_tpixels(translator, pixels, &mut data);
         self.put_data(FULL, wish.level, &data, out);
+        true
     }
 
     fn put_data(&mut self, stream: u8, level: u8, data: &[u8], out: &mut Vec<u8>) {

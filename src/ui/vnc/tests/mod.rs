@@ -285,7 +285,7 @@ impl Client {
         bytes
     }
 
-    /// Reads an update; encodings of unknown length are read as they are decoded, so here only raw.
+    /// Reads an update.
     fn update(&mut self) -> Vec<Got> {
         let head = self.fetch(4);
         assert_eq!(head[..2], [0, 0], "an update");
@@ -310,6 +310,11 @@ impl Client {
                 let length = Bytes(&body).u32() as usize;
                 body.extend(self.fetch(length));
                 self.decoder.rect(rect, number, &mut Bytes(&body));
+                Got::Pixels(rect)
+            }
+            7 => {
+                let body = self.fetch_tight(width, height);
+                self.decoder.rect(rect, 7, &mut Bytes(&body));
                 Got::Pixels(rect)
             }
             -223 => {
@@ -339,6 +344,24 @@ impl Client {
             }
             other => panic!("encoding {other}"),
         }
+    }
+
+    /// Reads a Tight rectangle of true colour without a palette.
+    fn fetch_tight(&mut self, width: u32, height: u32) -> Vec<u8> {
+        let mut body = self.fetch(1);
+        assert!(matches!(body[0], 0 | 0x90), "control byte {}", body[0]);
+        assert!(width * height > 4, "long enough to be compressed");
+        let mut length = 0;
+        for shift in [0, 7, 14] {
+            let byte = self.fetch(1)[0];
+            body.push(byte);
+            length |= usize::from(byte & if shift == 14 { 0xff } else { 0x7f }) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        body.extend(self.fetch(length));
+        body
     }
 
     /// Whether the client's picture is the surface.

@@ -400,3 +400,36 @@ fn a_text_console_gets_no_keys_that_nobody_pressed() {
     client.update();
     assert!(client.shows(&picture(100, 60)));
 }
+
+#[test]
+fn a_stopped_server_has_given_up_its_port() {
+    let bench = Bench::new(&[]);
+    let port = bench.server.info().listeners[0].service().parse().unwrap();
+    let mut client = bench.client(&[0]);
+    bench.server.stop();
+    assert!(client.is_closed());
+    let again = Spec::new(Address::Tcp { host: "127.0.0.1".into(), port, last_port: port });
+    assert!(Listening::bind(again).is_ok());
+}
+
+#[test]
+fn a_lossy_picture_is_mended_when_nothing_else_changes() {
+    let bench = Bench::new(&[("lossy", "on")]);
+    let mut client = bench.client(&[7, -32]);
+    client.request_all(false);
+    client.update();
+    assert_eq!(client.decoder.jpegs, 1);
+    assert!(!client.shows(&picture(100, 60)));
+    client.request_all(true);
+    client.update();
+    assert!(client.shows(&picture(100, 60)));
+}
+
+#[test]
+fn without_lossy_no_quality_makes_losses() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.client(&[7, -32]);
+    client.request_all(false);
+    client.update();
+    assert!(client.shows(&picture(100, 60)));
+}
