@@ -1,6 +1,6 @@
 //! VncAuth (RFC 6143 7.2.2) and the password that a monitor sets.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use des::Des;
 use des::cipher::generic_array::GenericArray;
@@ -10,6 +10,33 @@ use des::cipher::{BlockEncrypt, KeyInit};
 pub(super) const CHALLENGE: usize = 16;
 /// Longest part of a password that counts.
 const KEY: usize = 8;
+
+/// A time that `expire_password` does not understand; the text is QEMU's.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("Parameter 'time' doesn't take value '{0}'")]
+pub struct WrongExpiry(pub String);
+
+/// Reads the time of `expire_password`: "now", "never" (`None`), seconds from `now` ("+60") or since 1970.
+///
+/// # Errors
+///
+/// If it is none of these.
+pub fn parse_expiry(text: &str, now: SystemTime) -> Result<Option<SystemTime>, WrongExpiry> {
+    let (start, seconds) = match text {
+        "now" => return Ok(Some(now)),
+        "never" => return Ok(None),
+        _ => match text.strip_prefix('+') {
+            Some(seconds) => (now, seconds),
+            None => (SystemTime::UNIX_EPOCH, text),
+        },
+    };
+    let seconds: u64 = Some(seconds)
+        .filter(|seconds| seconds.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|seconds| seconds.parse().ok())
+        .ok_or_else(|| WrongExpiry(text.to_owned()))?;
+    // What the clock cannot hold never comes.
+    Ok(start.checked_add(Duration::from_secs(seconds)))
+}
 
 /// The password and how long it is good for.
 #[derive(Default)]
@@ -61,7 +88,6 @@ pub(super) fn encrypt(password: &[u8], challenge: [u8; CHALLENGE]) -> [u8; CHALL
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const CHALLENGE_BYTES: [u8; 16] = *b"0123456789abcdef";
 
@@ -92,6 +118,19 @@ mod tests {
         let answer = encrypt(b"x", CHALLENGE_BYTES);
         assert!(password.accepts(CHALLENGE_BYTES, answer, at - Duration::from_secs(1)));
         assert!(!password.accepts(CHALLENGE_BYTES, answer, at));
+    }
+
+    #[test]
+    fn expiry_times_are_read_as_qemu_does() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let at = |seconds| Ok(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)));
+        assert_eq!(parse_expiry("now", now), at(1000));
+        assert_eq!(parse_expiry("never", now), Ok(None));
+        assert_eq!(parse_expiry("+60", now), at(1060));
+        assert_eq!(parse_expiry("60", now), at(60));
+        assert_eq!(parse_expiry("18446744073709551615", now), Ok(None));
+        assert_eq!(parse_expiry("+x", now).unwrap_err().to_string(), "Parameter 'time' doesn't take value '+x'");
+        assert!(parse_expiry("", now).is_err() && parse_expiry("++1", now).is_err());
     }
 
     #[test]

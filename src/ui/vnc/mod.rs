@@ -29,6 +29,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use auth::{WrongExpiry, parse_expiry};
 pub use keyboard::Leds;
 pub use listen::{BindError, Endpoint, Listening};
 pub use message::PowerAction;

@@ -12,6 +12,9 @@ pub enum SpecError {
     /// An address without a display number.
     #[error("no vnc port specified")]
     NoPort,
+    /// A colon without a display number.
+    #[error("vnc port cannot be empty")]
+    EmptyPort,
     /// A display that is no number.
     #[error("can't convert to a number: {0}")]
     NotANumber(String),
@@ -201,7 +204,10 @@ fn parse_address(address: &str, to: Option<u16>) -> Result<Address, SpecError> {
         return Ok(Address::Unix(PathBuf::from(path)));
     }
     let (host, display) = address.rsplit_once(':').ok_or(SpecError::NoPort)?;
-    if display.is_empty() || !display.bytes().all(|b| b.is_ascii_digit()) {
+    if display.is_empty() {
+        return Err(SpecError::EmptyPort);
+    }
+    if !display.bytes().all(|b| b.is_ascii_digit()) {
         return Err(SpecError::NotANumber(display.to_owned()));
     }
     let port = display
@@ -250,6 +256,7 @@ mod tests {
     #[test]
     fn wrong_addresses_are_refused_in_qemus_words() {
         assert_eq!(refusal("foo", &[]), "no vnc port specified");
+        assert_eq!(refusal("h:", &[]), "vnc port cannot be empty");
         assert_eq!(refusal(":foo", &[]), "can't convert to a number: foo");
         assert_eq!(refusal(":-1", &[]), "can't convert to a number: -1");
         assert_eq!(refusal(":99999", &[]), "port 99999 out of range");
