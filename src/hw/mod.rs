@@ -7,6 +7,8 @@ pub mod display;
 pub mod firmware;
 pub mod ide;
 pub mod input;
+pub mod props;
+pub mod registry;
 pub mod smbios;
 pub mod timer;
 
