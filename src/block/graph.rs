@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::error::OpenError;
 use super::format::qcow2::{self, create};
 use super::format::raw::RawNode;
-use super::node::BlockNode;
+use super::node::{BlockNode, Extent};
 use super::options::{CacheMode, NodeOptions, Options};
 use super::probe::{self, Guess};
 use super::protocol::file::{FileNode, FileOptions};
@@ -161,6 +162,46 @@ impl Image {
     /// This image and those below, top first.
     pub fn chain(&self) -> impl Iterator<Item = &Image> {
         std::iter::successors(Some(self), |image| image.backing.as_deref())
+    }
+}
+
+/// What is known of a run of an image's bytes, the images below included.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// What they are.
+    pub extent: Extent,
+    /// For how many bytes that holds.
+    pub len: u64,
+    /// Which image of the chain decides; 0 is the top.
+    pub depth: usize,
+    /// The file that image is in.
+    pub filename: String,
+}
+
+impl Image {
+    /// What the bytes at `offset` are, and for how many of at most `len`.
+    ///
+    /// # Errors
+    /// The host's, or an image is corrupt.
+    pub fn status(&self, offset: u64, mut len: u64) -> io::Result<Status> {
+        let mut image = self;
+        let mut depth = 0;
+        loop {
+            let (extent, known) = image.node.extent(offset, len)?;
+            len = known;
+            let Some(below) = image.backing.as_deref().filter(|_| !extent.allocated) else {
+                return Ok(Status { extent, len, depth, filename: image.filename.clone() });
+            };
+            let end = below.node.len()?;
+            if offset >= end {
+                // Past the end of the image below it reads as zeros.
+                let extent = Extent { zero: true, ..Extent::default() };
+                return Ok(Status { extent, len, depth, filename: image.filename.clone() });
+            }
+            len = len.min(end - offset);
+            image = below;
+            depth += 1;
+        }
     }
 }
 
@@ -449,6 +490,12 @@ fn is_protocol(driver: &str) -> bool {
     matches!(driver, "file" | "host_device" | "null-co") || OTHER_PROTOCOLS.contains(&driver)
 }
 
+/// Whether QEMU has a driver of that name.
+#[must_use]
+pub fn is_known_driver(name: &str) -> bool {
+    is_protocol(name) || OTHER_FORMATS.contains(&name) || matches!(name, "raw" | "qcow2")
+}
+
 fn check_format(driver: &str) -> Result<(), OpenError> {
     if matches!(driver, "raw" | "qcow2") {
         return Ok(());
@@ -661,7 +708,8 @@ fn protocol_prefix(filename: &str) -> Option<&str> {
 }
 
 /// Where a backing file is: relative to the folder of the image that names it.
-fn backing_path(overlay: &str, name: &str) -> String {
+#[must_use]
+pub fn backing_path(overlay: &str, name: &str) -> String {
     if name.starts_with("json:") || protocol_prefix(name).is_some() || Path::new(name).is_absolute() {
         return name.to_owned();
     }

@@ -88,6 +88,14 @@ pub trait BlockNode: Send + Sync {
     /// The host's, or the image is corrupt.
     fn extent(&self, offset: u64, len: u64) -> IoResult<(Extent, u64)>;
 
+    /// Bytes of storage that it takes on the host.
+    ///
+    /// # Errors
+    /// The host's.
+    fn allocated_bytes(&self) -> IoResult<u64> {
+        Ok(0)
+    }
+
     /// Changes the length.
     ///
     /// # Errors

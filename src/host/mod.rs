@@ -6,3 +6,4 @@ pub mod lock;
 pub mod signal;
 pub mod time;
 pub mod tty;
+pub mod zone;

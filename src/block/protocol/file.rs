@@ -5,7 +5,7 @@
 //! bytes it looks whether anyone else holds the opposite ones. The bytes and texts are as observed from QEMU 10.0
 //! (`/proc/locks`), so that each side's tools refuse what the other side has open.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -113,15 +113,13 @@ impl FileNode {
     /// The host's, or the file is locked.
     pub fn create(path: &str, len: u64) -> Result<Self, OpenError> {
         let refused = |error| OpenError::Open { filename: path.to_owned(), error };
-        if fs::metadata(path).is_err() {
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o644)
-                .open(path)
-                .map_err(|error| OpenError::Io { what: format!("Could not create '{path}'"), error })?;
-        }
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(path)
+            .map_err(|error| OpenError::Io { what: format!("Could not create '{path}'"), error })?;
         let all = Permissions::WRITE.and(Permissions::RESIZE);
         let sharing = Sharing { used: all, unshared: all };
         let node = Self::open(path, &FileOptions { sharing, ..FileOptions::default() })?;
@@ -192,14 +190,6 @@ impl FileNode {
                 }
             }
         }
-    }
-
-    /// Bytes of storage that the file takes on the host.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn allocated_bytes(&self) -> IoResult<u64> {
-        Ok(self.file.metadata()?.blocks() * 512)
     }
 
     /// Whether it is a block or character device.
@@ -283,7 +273,11 @@ impl FileNode {
         Ok(())
     }
 
-    fn write_zeros(&self, offset: u64, len: u64) -> IoResult<()> {
+    /// Writes zeros, whatever else the host could do.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn write_zeros(&self, offset: u64, len: u64) -> IoResult<()> {
         let zeros = vec![0; usize::try_from(len.min(BOUNCE_BYTES as u64)).unwrap_or(BOUNCE_BYTES)];
         let mut done = 0;
         while done < len {
@@ -416,6 +410,10 @@ impl BlockNode for FileNode {
             return if len <= self.len()? { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) };
         }
         self.file.set_len(len)
+    }
+
+    fn allocated_bytes(&self) -> IoResult<u64> {
+        Ok(self.file.metadata()?.blocks() * 512)
     }
 
     fn set_sharing(&self, mut sharing: Sharing) -> Result<(), OpenError> {

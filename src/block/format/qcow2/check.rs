@@ -280,7 +280,10 @@ impl Image {
             }
             self.repair_counts(meta, &counts, &bad_blocks, repair, &mut report)?;
         }
-        self.check_copied(meta, repair.is_some(), &mut report)?;
+        // Flags follow from the counts; those must be right before.
+        let consistent = (report.corruptions, report.leaks, report.check_errors) == (0, 0, 0);
+        let repair_flags = repair == Some(Repair::All) || repair.is_some() && consistent;
+        self.check_copied(meta, repair_flags, &mut report)?;
         if repair.is_some() {
             meta.commit_and_flush(file)?;
             let damage = incompatible::DIRTY | incompatible::CORRUPT;

@@ -41,7 +41,11 @@ impl CreateOptions {
         }
     }
 
-    fn validate(&self) -> Result<(), OpenError> {
+    /// Refuses what contradicts itself.
+    ///
+    /// # Errors
+    /// QEMU's text.
+    pub fn validate(&self) -> Result<(), OpenError> {
         let invalid = |text: &str| Err(OpenError::Invalid(text.to_owned()));
         if !self.cluster_size.is_power_of_two() || !(512..=2 << 20).contains(&self.cluster_size) {
             return invalid("Cluster size must be a power of two between 512 and 2048k");
@@ -184,11 +188,7 @@ impl Layout {
         file.write_at(cluster, &table, false)?;
         let l1_bytes = u64::from(header.l1_size) * 8;
         if l1_bytes > 0 {
-            file.write_at(
-                self.l1 << bits,
-                &vec![0; usize::try_from(l1_bytes.next_multiple_of(512)).unwrap_or(0)],
-                false,
-            )?;
+            file.write_at(self.l1 << bits, &vec![0; usize::try_from(l1_bytes).unwrap_or(0)], false)?;
         }
         let mut head = first.to_vec();
         head.resize(usize::try_from(cluster).unwrap_or(0), 0);

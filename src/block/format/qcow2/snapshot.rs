@@ -31,9 +31,10 @@ pub struct SnapshotInfo {
     pub vm_clock_nsec: u64,
     /// Instructions that it had run, if that was counted.
     pub icount: Option<u64>,
-    /// Its L1 table.
-    pub(super) l1_offset: u64,
-    pub(super) l1_size: u32,
+    /// Where its L1 table is.
+    pub l1_offset: u64,
+    /// The table's entries.
+    pub l1_size: u32,
 }
 
 /// The fixed part of an entry, and how many bytes of what follow.

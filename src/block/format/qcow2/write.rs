@@ -404,6 +404,40 @@ impl Image {
         Ok(first << g.cluster_bits)
     }
 
+    /// Gives every cluster of a new image a place; `reserve` gives storage to ranges of the file.
+    ///
+    /// # Errors
+    /// As for writes.
+    pub fn preallocate(&self, reserve: &mut dyn FnMut(u64, u64) -> IoResult<()>) -> IoResult<()> {
+        let g = self.geometry;
+        let mut end_of_file = 0;
+        let mut offset = 0;
+        let size = self.header().size;
+        while offset < size {
+            let _in_use = self.enter();
+            let mut meta = lock(&self.meta);
+            let file = self.file.as_ref();
+            let place = meta.own_entry_place(file, offset)?;
+            let wanted = self.count_foreign(&mut meta, place, offset, size - offset)?;
+            let (first, count) = meta.refcounts.allocate(file, wanted)?;
+            let (host, bytes) = (first << g.cluster_bits, count << g.cluster_bits);
+            for index in 0..count {
+                let entry = Entry::owned(host + (index << g.cluster_bits), g.extended);
+                meta.set_entry(file, place + index * g.entry_bytes(), entry)?;
+            }
+            reserve(host, bytes)?;
+            end_of_file = end_of_file.max(host + bytes);
+            offset += bytes;
+            if meta.is_full() {
+                meta.commit_and_flush(file)?;
+            }
+        }
+        if self.file.len()? < end_of_file {
+            self.file.truncate(end_of_file)?;
+        }
+        Ok(())
+    }
+
     /// Changes the length of the disk: a longer L1 table if it must be, then the header in one write.
     pub(super) fn resize(&self, size: u64) -> IoResult<()> {
         let size = size.checked_next_multiple_of(512).ok_or(io::ErrorKind::InvalidInput)?;

@@ -1,0 +1,177 @@
+//! Options of commands: getopt_long's rules and texts over lexopt.
+
+use std::ffi::OsString;
+
+use lexopt::Arg;
+
+use super::{Failure, help};
+
+/// An option of a command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spec {
+    /// "f", or nothing.
+    pub(super) short: Option<char>,
+    /// "format".
+    pub(super) long: &'static str,
+    /// Whether a value follows.
+    pub(super) takes_value: bool,
+}
+
+/// An option with a value.
+pub(super) const fn value(short: char, long: &'static str) -> Spec {
+    Spec { short: Some(short), long, takes_value: true }
+}
+
+/// An option without.
+pub(super) const fn flag(short: char, long: &'static str) -> Spec {
+    Spec { short: Some(short), long, takes_value: false }
+}
+
+/// An option that has a long name only.
+pub(super) const fn long(long: &'static str, takes_value: bool) -> Spec {
+    Spec { short: None, long, takes_value }
+}
+
+/// What was given.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    options: Vec<(&'static str, String)>,
+    /// The other arguments, in order.
+    pub(super) names: Vec<String>,
+}
+
+impl Given {
+    pub(super) fn has(&self, long: &str) -> bool {
+        self.options.iter().any(|(name, _)| *name == long)
+    }
+
+    /// The last value of an option.
+    pub(super) fn last(&self, long: &str) -> Option<&str> {
+        self.options.iter().rfind(|(name, _)| *name == long).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn all<'a>(&'a self, long: &'static str) -> impl Iterator<Item = &'a str> {
+        self.options.iter().filter(move |(name, _)| *name == long).map(|(_, value)| value.as_str())
+    }
+
+    /// `--output`.
+    pub(super) fn json(&self, command: &str) -> Result<bool, Failure> {
+        match self.last("output") {
+            None | Some("human") => Ok(false),
+            Some("json") => Ok(true),
+            Some(other) => Err(Failure::usage(command, format!("--output expects 'human' or 'json' not '{other}'"))),
+        }
+    }
+}
+
+/// Reads a command's arguments. `None`: its help was asked for and has been printed.
+pub(super) fn parse(command: &str, specs: &[Spec], args: &[OsString]) -> Result<Option<Given>, Failure> {
+    let bad = |text: String| Failure {
+        message: format!("qemu-img {command}: {text}\nTry 'qemu-img {command} --help' for more info"),
+        status: 1,
+    };
+    let utf8 = |text: OsString| {
+        text.into_string().map_err(|text| Failure::new(format!("'{}' is not valid UTF-8", text.to_string_lossy())))
+    };
+    let mut given = Given::default();
+    let mut parser = lexopt::Parser::from_args(args.iter().cloned());
+    loop {
+        let (spec, typed) = match parser.next().map_err(|error| bad(error.to_string()))? {
+            None => return Ok(Some(given)),
+            Some(Arg::Value(name)) => {
+                given.names.push(utf8(name)?);
+                continue;
+            }
+            Some(Arg::Short('h')) => {
+                print!("{}", help::command_text(command));
+                return Ok(None);
+            }
+            Some(Arg::Short(letter)) => {
+                let spec = specs.iter().find(|spec| spec.short == Some(letter));
+                (spec.ok_or_else(|| bad(format!("invalid option -- '{letter}'")))?, None)
+            }
+            Some(Arg::Long("help")) => {
+                print!("{}", help::command_text(command));
+                return Ok(None);
+            }
+            Some(Arg::Long(name)) => {
+                let mut matches = specs.iter().filter(|spec| spec.long.starts_with(name));
+                let exact = specs.iter().find(|spec| spec.long == name);
+                let unique = matches.next().filter(|_| matches.next().is_none());
+                let spec = exact.or(unique).ok_or_else(|| bad(format!("unrecognized option '--{name}'")))?;
+                (spec, Some(spec.long))
+            }
+        };
+        let value = if spec.takes_value {
+            let missing = match (typed, spec.short) {
+                (None, Some(letter)) => format!("option requires an argument -- '{letter}'"),
+                _ => format!("option '--{}' requires an argument", spec.long),
+            };
+            utf8(parser.value().map_err(|_| bad(missing))?)?
+        } else {
+            String::new()
+        };
+        given.options.push((spec.long, value));
+    }
+}
+
+/// Splits "a=b,c=d,,e,f" into pairs; a doubled comma is one in the value, a key without a value is "on".
+pub(super) fn key_values(text: &str) -> Vec<(String, String)> {
+    let mut items = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, items.last_mut()) {
+            (',', Some(last)) if chars.peek() == Some(&',') => {
+                chars.next();
+                last.push(',');
+            }
+            (',', _) => items.push(String::new()),
+            (c, Some(last)) => last.push(c),
+            (_, None) => {}
+        }
+    }
+    let pairs = items.into_iter().filter(|item| !item.is_empty());
+    pairs
+        .map(|item| match item.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (item, "on".to_owned()),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECS: &[Spec] = &[value('f', "format"), flag('q', "quiet"), long("output", true)];
+
+    fn parsed(args: &[&str]) -> Result<Given, String> {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        parse("check", SPECS, &args).map(Option::unwrap).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn options_and_names_mix() {
+        let given = parsed(&["a", "-qfraw", "--out=json", "b"]).unwrap();
+        assert_eq!(given.names, ["a", "b"]);
+        assert_eq!(given.last("format"), Some("raw"));
+        assert!(given.has("quiet") && given.json("check").unwrap());
+    }
+
+    #[test]
+    fn complaints_are_those_of_getopt() {
+        let hint = "\nTry 'qemu-img check --help' for more info";
+        assert_eq!(parsed(&["--bogus"]).unwrap_err(), format!("qemu-img check: unrecognized option '--bogus'{hint}"));
+        assert_eq!(parsed(&["-1"]).unwrap_err(), format!("qemu-img check: invalid option -- '1'{hint}"));
+        assert_eq!(parsed(&["-f"]).unwrap_err(), format!("qemu-img check: option requires an argument -- 'f'{hint}"));
+        let given = parsed(&["--output=xx"]).unwrap();
+        let message = given.json("check").unwrap_err().message;
+        assert_eq!(message, format!("qemu-img: --output expects 'human' or 'json' not 'xx'{hint}"));
+    }
+
+    #[test]
+    fn doubled_commas_are_part_of_the_value() {
+        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+        assert_eq!(key_values("a=b,,c,d,e="), [pair("a", "b,c"), pair("d", "on"), pair("e", "")]);
+    }
+}
