@@ -398,6 +398,40 @@ fn an_irqfd_wakes_a_halted_guest_and_its_end_is_signalled() {
 }
 
 #[test]
+fn a_non_maskable_interrupt_wakes_a_halted_guest() {
+    if !have_kvm() {
+        return;
+    }
+    let mut code = irq_prologue(2, 0xff);
+    code.extend([0xe6, 0x98, 0xf4, 0xeb, 0xfd]); // out 0x98, al: ready; hlt; jmp to hlt
+    code.resize(0x80, 0x90);
+    code.extend([0xe6, 0x99, 0xe6, 0xf4, 0xcf]); // out 0x99, al; out 0xf4, al; iret
+    let bench = Bench::new(&code);
+    let mut vcpu = bench.vcpu();
+    *bench.log.ready.lock().unwrap() = Some(Box::new({
+        let kicker = vcpu.kicker();
+        move || kicker()
+    }));
+    assert_eq!(vcpu.run(&*bench.log).unwrap(), Exit::Kicked);
+    vcpu.inject_nmi().unwrap();
+    assert_eq!(vcpu.run(&*bench.log).unwrap(), Exit::Kicked);
+    assert!(ready_and_served(&bench.seen()), "{:?}", bench.seen());
+}
+
+#[test]
+fn the_guest_clock_stands_while_the_machine_is_stopped() {
+    if !have_kvm() {
+        return;
+    }
+    let bench = Bench::new(&guest(&[]));
+    bench.kvm.machine_started();
+    bench.kvm.machine_stopped();
+    bench.kvm.machine_stopped();
+    bench.kvm.machine_started();
+    bench.run();
+}
+
+#[test]
 fn a_kick_before_run_is_not_lost() {
     if !have_kvm() {
         return;

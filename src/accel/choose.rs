@@ -93,7 +93,15 @@ fn open(request: &AccelRequest) -> Result<(Arc<dyn Accelerator>, Vec<String>), A
 fn check_kvm_properties(properties: &[(String, String)]) -> Result<(), AccelError> {
     for (name, value) in properties {
         let works = match name.as_str() {
-            "kernel-irqchip" => value == "on",
+            "kernel-irqchip" => match value.as_str() {
+                "on" => true,
+                "off" | "split" => false,
+                _ => {
+                    return Err(AccelError::Unsupported(format!(
+                        "Parameter 'kernel-irqchip' does not accept value '{value}'"
+                    )));
+                }
+            },
             "dirty-ring-size" => value == "0",
             "kvm-shadow-mem"
             | "notify-vmexit"

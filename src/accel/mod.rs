@@ -93,6 +93,14 @@ pub trait Accelerator: Send + Sync {
     /// The processor that the vCPUs are to be. Called once, before the first of them is made.
     fn set_cpu_model(&self, _model: Arc<CpuModel>) {}
 
+    /// Whether the host can run that many processors: warnings if it had better not.
+    ///
+    /// # Errors
+    /// It cannot.
+    fn check_cpu_count(&self, _cpus: u32, _max_cpus: u32) -> Result<Vec<String>, AccelError> {
+        Ok(Vec::new())
+    }
+
     /// Makes vCPU `index` (also its position in the topology). Called on the thread that will run it.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::{self, JoinHandle};
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_clock_data, kvm_pit_config};
 use kvm_ioctls::{Cap, Kvm as KvmSystem, VmFd};
@@ -69,6 +70,8 @@ struct Vm {
     running: RwLock<()>,
     closed: AtomicBool,
     gate: Mutex<()>,
+    /// Sets the interrupt routes; see [`Vm::finish_setup`].
+    routing: Mutex<Option<JoinHandle<Result<(), AccelError>>>>,
     /// How often the machine was resumed.
     resumes: AtomicU64,
     /// kvmclock when the machine stopped.
@@ -87,6 +90,14 @@ impl Vm {
     fn cpu_model(&self) -> Result<Arc<CpuModel>, AccelError> {
         let missing = || AccelError::Unsupported("KVM: a vCPU was made before the CPU model was chosen".to_owned());
         self.model.get().cloned().ok_or_else(missing)
+    }
+
+    /// Waits for what `Kvm::create` left to a thread.
+    fn finish_setup(&self) -> Result<(), AccelError> {
+        // The lock is held meanwhile, so that nobody passes before the routes are set.
+        let mut routing = self.routing.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = || AccelError::Unsupported("KVM_SET_GSI_ROUTING: the thread failed".to_owned());
+        routing.take().map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err(failed())))
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -222,7 +233,13 @@ impl Kvm {
         }
         fd.set_tss_address(TSS_ADDRESS).map_err(|e| host_error("KVM_SET_TSS_ADDR", e))?;
         fd.create_irq_chip().map_err(|e| host_error("KVM_CREATE_IRQCHIP", e))?;
-        irq::set_pc_routes(&fd)?;
+        // Setting the routes waits 2 to 4 ms for the kernel's readers (kvm_pvm, Linux 6.18), as the first memory slot
+        // does; the two go on at once.
+        let routes_of = Arc::clone(&fd);
+        let routing = thread::Builder::new()
+            .name("kvm-setup".to_owned())
+            .spawn(move || irq::set_pc_routes(&routes_of))
+            .map_err(|e| io_error("kvm-setup", e))?;
         // Lost ticks are delivered late, which is the kernel's default and what old guests' clocks need.
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(|e| host_error("KVM_CREATE_PIT2", e))?;
@@ -244,6 +261,7 @@ impl Kvm {
             running: RwLock::new(()),
             closed: AtomicBool::new(false),
             gate: Mutex::new(()),
+            routing: Mutex::new(Some(routing)),
             resumes: AtomicU64::new(0),
             stopped_clock: Mutex::new(None),
         };
@@ -300,8 +318,16 @@ impl Accelerator for Kvm {
         let _ = self.vm.model.set(model);
     }
 
+    fn check_cpu_count(&self, cpus: u32, max_cpus: u32) -> Result<Vec<String>, AccelError> {
+        let kvm = &self.vm.kvm;
+        let limit = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        count_cpus(cpus, max_cpus, limit(kvm.get_nr_vcpus()), || limit(kvm.get_max_vcpus()))
+    }
+
     fn create_vcpu(&self, index: u32) -> Result<Box<dyn Vcpu>, AccelError> {
-        Ok(Box::new(KvmVcpu::new(&self.vm, index)?))
+        let vcpu = KvmVcpu::new(&self.vm, index)?;
+        self.vm.finish_setup()?;
+        Ok(Box::new(vcpu))
     }
 
     fn irqchip(&self) -> Option<Arc<dyn LineSink>> {
@@ -317,6 +343,7 @@ impl Accelerator for Kvm {
     }
 
     fn add_irqfd(&self, gsi: u32, fd: BorrowedFd<'_>, resample: Option<BorrowedFd<'_>>) -> Result<(), AccelError> {
+        self.vm.finish_setup()?;
         irq::add_irqfd(&self.vm.fd, gsi, fd, resample)
     }
 
@@ -325,9 +352,10 @@ impl Accelerator for Kvm {
     }
 
     fn machine_stopped(&self) {
-        if self.vm.has_clock {
+        let mut stopped = self.stopped_clock();
+        if self.vm.has_clock && stopped.is_none() {
             // Without the value the clock merely runs on, as it does on hosts that cannot stop it.
-            *self.stopped_clock() = self.vm.fd.get_clock().ok();
+            *stopped = self.vm.fd.get_clock().ok();
         }
     }
 
@@ -339,6 +367,32 @@ impl Accelerator for Kvm {
         }
         self.vm.resumes.fetch_add(1, Ordering::Release);
     }
+}
+
+/// QEMU's words about more processors than the kernel recommends, or allows.
+fn count_cpus(
+    cpus: u32,
+    max_cpus: u32,
+    recommended: u32,
+    limit: impl FnOnce() -> u32,
+) -> Result<Vec<String>, AccelError> {
+    let asked = [("SMP", cpus), ("hotpluggable", max_cpus)];
+    let too_many: Vec<_> = asked.into_iter().filter(|(_, count)| *count > recommended).collect();
+    if too_many.is_empty() {
+        return Ok(Vec::new());
+    }
+    let limit = limit();
+    if let Some((what, count)) = too_many.iter().find(|(_, count)| *count > limit) {
+        return Err(AccelError::Unsupported(format!(
+            "Number of {what} cpus requested ({count}) exceeds the maximum cpus supported by KVM ({limit})"
+        )));
+    }
+    let warning = |(what, count): &(&str, u32)| {
+        format!(
+            "Number of {what} cpus requested ({count}) exceeds the recommended cpus supported by KVM ({recommended})"
+        )
+    };
+    Ok(too_many.iter().map(warning).collect())
 }
 
 #[cfg(test)]
@@ -361,6 +415,20 @@ mod tests {
         let text = advice(libc::EACCES, "");
         assert!(text.starts_with("Could not access KVM kernel module: /dev/kvm: Permission denied: "));
         assert!(text.contains("group kvm"));
+    }
+
+    #[test]
+    fn many_processors_are_a_warning_and_too_many_an_error() {
+        assert!(count_cpus(2, 2, 2, || 8).unwrap().is_empty());
+        assert_eq!(
+            count_cpus(4, 8, 2, || 8).unwrap(),
+            [
+                "Number of SMP cpus requested (4) exceeds the recommended cpus supported by KVM (2)",
+                "Number of hotpluggable cpus requested (8) exceeds the recommended cpus supported by KVM (2)",
+            ]
+        );
+        let error = count_cpus(2, 9, 2, || 8).unwrap_err().to_string();
+        assert_eq!(error, "Number of hotpluggable cpus requested (9) exceeds the maximum cpus supported by KVM (8)");
     }
 
     #[test]
