@@ -357,6 +357,11 @@ pub(super) fn read(low: &mut Low<'_>, text: &str) -> Step {
     Ok(())
 }
 
+/// Whether a node can have this name.
+pub(super) fn is_node_name(name: &str) -> bool {
+    crate::keyval::is_identifier(name) && name.len() <= 31
+}
+
 /// The name of a node.
 fn node_name(node: &NodeSpec) -> Option<&str> {
     node.options.get("node-name").and_then(Value::as_str)
@@ -369,7 +374,7 @@ pub(super) fn check(low: &Low<'_>) -> Step {
         let Some(name) = node_name(node) else {
             return at("'node-name' must be specified for the root node".into());
         };
-        if !crate::keyval::is_identifier(name) || name.len() > 31 {
+        if !is_node_name(name) {
             return at(format!("Invalid node-name: '{name}'"));
         }
         let earlier = &low.config.nodes[..i];

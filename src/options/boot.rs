@@ -44,7 +44,7 @@ fn boot_spec(boot: &Map<String, Value>) -> Step<BootSpec> {
         let Some(value) = boot.get(key) else { continue };
         let name = format!("boot.{key}");
         let Some(text) = value.as_str() else {
-            return Err(Stop::here(format!("Invalid parameter type for '{name}', expected: string")));
+            return Err(Stop::here(format!("Parameters '{name}.*' are unexpected")));
         };
         match key {
             "order" => spec.order = text.into(),

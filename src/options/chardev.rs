@@ -248,6 +248,9 @@ pub(super) fn legacy(low: &mut Low<'_>, id: &str, address: &str) -> Result<Chard
         None => (false, address),
     };
     let mut pairs = legacy_pairs(low, address)?;
+    if pairs.id.is_some() {
+        return Err(Some(Stop::here("Invalid parameter 'id'")));
+    }
     if muxed {
         pairs.set("mux", "on");
         if address == "stdio" {

@@ -179,7 +179,9 @@ fn taken(drives: &[DriveSpec], interface: DriveInterface, bus: u64, unit: u64) -
 }
 
 fn seat(drives: &[DriveSpec], interface: DriveInterface, pairs: &mut Pairs, is_pc: bool) -> Step<Seat> {
-    let (index, given_bus, given_unit) = (pairs.number("index")?, pairs.number("bus")?, pairs.number("unit")?);
+    // -1 is QEMU's own word for "not given".
+    let given = |key: &str| Ok::<_, Stop>(pairs.number(key)?.filter(|&n| n != u64::MAX));
+    let (index, given_bus, given_unit) = (given("index")?, pairs.number("bus")?, given("unit")?);
     for key in ["index", "bus", "unit"] {
         pairs.take(key);
     }
@@ -216,6 +218,7 @@ fn seat(drives: &[DriveSpec], interface: DriveInterface, pairs: &mut Pairs, is_p
         return Err(Stop::here(format!("drive with bus={bus}, unit={unit} (index={index}) exists")));
     }
     if interface == DriveInterface::Ide && (bus >= IDE_CHANNELS || !is_pc) {
+        let bus = bus.cast_signed();
         return Err(Stop::here(format!("machine type does not support if=ide,bus={bus},unit={unit}")));
     }
     let narrow = |n: u64| u32::try_from(n).map_err(|_| Stop::here(format!("unit {n} too big")));
@@ -431,6 +434,11 @@ fn node(low: &Low<'_>, mut pairs: Pairs, cache: Cache, origin: &str) -> Step<Opt
     }
     filename.as_deref().map_or(Ok(()), blockdev::check_protocol)?;
     let mut options = blockdev::typed(low.tables, map, None, Dialect::Drive, "")?;
+    if let Some(name) = options.get("node-name").and_then(Value::as_str)
+        && !blockdev::is_node_name(name)
+    {
+        return Err(Stop::here(format!("Invalid node-name: '{name}'")));
+    }
     options.remove("driver");
     Ok(Some(NodeSpec { driver, filename, options, origin: origin.into() }))
 }

@@ -171,6 +171,9 @@ pub(super) fn read_acpi(low: &mut Low<'_>, text: &str) -> Step {
     if pairs.get("data").is_some() == pairs.get("file").is_some() {
         return Err(Stop::here("'-acpitable' requires one of 'data' or 'file'"));
     }
+    if pairs.get("data").or(pairs.get("file")) == Some("") {
+        return Err(Stop::here("'-acpitable' requires at least one pathname"));
+    }
     low.config.acpi_tables.push(pairs.pairs);
     Ok(())
 }

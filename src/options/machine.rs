@@ -227,6 +227,9 @@ const PC_ONLY: &[Property] = &[
     property("x-oem-table-id", Kind::Text, "Override the default value of field OEM Table ID in ACPI table header."),
 ];
 
+/// The room that ACPI table headers have for names (ACPI 6.5, 5.2.6).
+const OEM_LENGTHS: &[(&str, usize)] = &[("x-oem-id", 6), ("x-oem-table-id", 8)];
+
 /// QEMU's other machine properties, refused by name.
 const REFUSED: &[&str] = &[
     "aux-ram-share",
@@ -296,7 +299,12 @@ fn check_property(found: &Found, key: &str, value: &str) -> Step {
             "on" | "off" | "auto" => Ok(()),
             _ => Err(ValueError::not_accepted(key, value, ["on", "off", "auto"])),
         },
-        Kind::Text => Ok(()),
+        Kind::Text => match OEM_LENGTHS.iter().find(|(name, _)| *name == key) {
+            Some((_, most)) if value.len() > *most => {
+                return Err(Stop::nowhere(format!("User specified {key} value is bigger than {most} bytes in size")));
+            }
+            _ => Ok(()),
+        },
         Kind::Size => parse_tree_size(key, value).map(drop),
         Kind::Word(words) => match words.contains(&value) {
             true => Ok(()),
@@ -313,7 +321,7 @@ fn check_property(found: &Found, key: &str, value: &str) -> Step {
 /// Finds the machine; `-machine help` ends here.
 pub(super) fn select(low: &mut Low<'_>) -> Step<Found> {
     let kind = low.machine.get("type").and_then(Value::as_str).unwrap_or("").to_owned();
-    let known = if kind.is_empty() { find("pc") } else { find(&kind) };
+    let known = if low.machine.contains_key("type") { find(&kind) } else { find("pc") };
     if low.machine_help {
         return Err(Stop::Print(
             match known {
@@ -354,6 +362,10 @@ pub(super) fn resolve(low: &mut Low<'_>, found: &Found) -> Step<MachineSpec> {
         };
         match key.as_str() {
             "type" => {}
+            "smp" | "boot" => {
+                return Err(Stop::nowhere(format!("Invalid parameter type for '{key}', expected: object")));
+            }
+            "accel" if text.is_empty() => return Err(Stop::nowhere("no accelerator found")),
             "accel" => machine_accels(low, &text)?,
             "kernel-irqchip" | "kvm-shadow-mem" => {
                 let spec = kvm_property(&key, &text)?;

@@ -66,8 +66,9 @@ const PANIC: &[(&str, PanicAction)] = &[
 pub(super) fn read_action(low: &mut Low<'_>, text: &str) -> Step {
     let pairs = low.list(&lists::ACTION, text)?;
     let actions = &mut low.config.actions;
-    for (key, value) in &pairs.pairs {
-        match key.as_str() {
+    for key in ["reboot", "shutdown", "panic", "watchdog"] {
+        let Some(value) = pairs.get(key) else { continue };
+        match key {
             "reboot" => {
                 actions.reboot_shuts_down = word(key, value, &[("reset", false), ("shutdown", true)])?;
             }
