@@ -385,6 +385,8 @@ impl Server {
             }
         }
         let is_first = self.watching.fetch_add(1, Ordering::SeqCst) == 0;
+        // The surface may be as old as the last client.
+        self.display.refresh();
         let size = self.display.with_surface(|surface| {
             let mut screen = lock(&self.screen);
             if is_first {
@@ -392,7 +394,6 @@ impl Server {
             }
             client.watch(!shared, screen.size()).then(|| screen.size())
         });
-        // The surface may be as old as the last client.
         self.display.wake();
         if is_first {
             self.observer.watched();

@@ -433,3 +433,14 @@ fn without_lossy_no_quality_makes_losses() {
     client.update();
     assert!(client.shows(&picture(100, 60)));
 }
+
+#[test]
+fn a_new_client_sees_what_changed_while_nobody_watched() {
+    let bench = Bench::new(&[]);
+    *bench.adapter.next.lock().unwrap() = picture(80, 90);
+    let mut client = bench.client(&[0]);
+    assert_eq!((client.decoder.width, client.height), (80, 90));
+    client.request_all(false);
+    client.update();
+    assert!(client.shows(&picture(80, 90)));
+}
