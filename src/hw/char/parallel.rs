@@ -4,8 +4,8 @@
 //! Documents: IEEE 1284-1994, annex C (register model); IBM Personal Computer AT Technical Reference, "Parallel
 //! printer adapter".
 //!
-//! The printer is always selected, has paper and is never busy; the strobe takes the byte, and the acknowledge pulse
-//! follows at once.
+//! The printer is always selected and has paper. The strobe takes the byte; then each look at the status moves the
+//! handshake on: busy, acknowledge, ready. (SeaBIOS's INT 17h waits for the acknowledge, Linux for "not busy".)
 
 use crate::bus::{At, Device, IrqLine, Region, Reset};
 use crate::chardev::CharHandle;
@@ -53,17 +53,25 @@ pub struct Parallel {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Regs {
     data: u8,
-    status: u8,
     control: u8,
-    /// The acknowledge pulse has latched the interrupt; reading the status ends it.
+    handshake: Handshake,
+    /// The end of the strobe has latched the interrupt; reading the status ends it.
     acknowledged: bool,
+}
+
+/// How far the printer is with the last byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Handshake {
+    Ready,
+    Busy,
+    Acknowledging,
 }
 
 impl Regs {
     const COLD: Self = Self {
         data: 0xff,
-        status: status::READY,
         control: control::SELECT | control::NOT_INIT | control::ONES,
+        handshake: Handshake::Ready,
         acknowledged: false,
     };
 }
@@ -85,16 +93,30 @@ impl Parallel {
         self.regs.control = value | control::ONES;
         if value & control::NOT_INIT == 0 {
             // The printer starts over.
-            self.regs.status = status::READY;
+            self.regs.handshake = Handshake::Ready;
             return;
         }
         let strobed = before & control::STROBE == 0 && value & control::STROBE != 0;
         if strobed && value & control::SELECT != 0 && value & control::DIRECTION_IN == 0 {
             // The port has no flow control of its own that guests wait for: what finds no room is lost.
             let _ = self.output.write(&[self.regs.data]);
-            self.regs.status &= !status::TIMEOUT;
-            self.regs.acknowledged = true;
+            self.regs.handshake = Handshake::Busy;
         }
+        let strobe_ended = before & control::STROBE != 0 && value & control::STROBE == 0;
+        self.regs.acknowledged |= strobe_ended && self.regs.handshake == Handshake::Busy;
+    }
+
+    fn read_status(&mut self) -> u8 {
+        self.regs.acknowledged = false;
+        let strobing = self.regs.control & control::STROBE != 0;
+        let (value, next) = match self.regs.handshake {
+            Handshake::Ready => (status::READY, Handshake::Ready),
+            Handshake::Busy if strobing => (status::READY & !status::NOT_BUSY, Handshake::Busy),
+            Handshake::Busy => (status::READY & !status::NOT_BUSY, Handshake::Acknowledging),
+            Handshake::Acknowledging => (status::READY & !status::NOT_BUSY & !status::NO_ACKNOWLEDGE, Handshake::Ready),
+        };
+        self.regs.handshake = next;
+        value
     }
 }
 
@@ -102,10 +124,7 @@ impl Device for Parallel {
     fn read(&mut self, at: At) -> u64 {
         let value = match at.offset {
             reg::DATA => self.regs.data,
-            reg::STATUS => {
-                self.regs.acknowledged = false;
-                self.regs.status
-            }
+            reg::STATUS => self.read_status(),
             reg::CONTROL => self.regs.control,
             _ => 0xff,
         };
@@ -177,12 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn the_status_goes_through_busy_and_acknowledge_as_qemus_does() {
+        let mut b = Bench::new();
+        b.outb(2, 0x0d);
+        assert_eq!(b.inb(1), 0x59);
+        b.outb(2, 0x0c);
+        assert_eq!([1, 1, 1, 1].map(|offset| b.inb(offset)), [0x59, 0x19, 0xd9, 0xd9]);
+    }
+
+    #[test]
     fn the_acknowledge_interrupts_until_the_status_is_read() {
         let mut b = Bench::new();
-        b.outb(2, 0x1c);
         b.outb(2, 0x1d);
+        assert!(!b.irqs.is_high(7));
+        b.outb(2, 0x1c);
         assert!(b.irqs.is_high(7));
-        assert_eq!(b.inb(1), 0xd8);
+        let _ = b.inb(1);
         assert!(!b.irqs.is_high(7));
     }
 
@@ -191,6 +220,7 @@ mod tests {
         let mut b = Bench::new();
         b.outb(0, 1);
         b.outb(2, 0x1d);
+        b.outb(2, 0x1c);
         b.chip.reset(Reset::System);
         assert_eq!(b.chip.regs, Regs::COLD);
         assert!(!b.irqs.is_high(7));
