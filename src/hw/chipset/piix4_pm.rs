@@ -2,10 +2,11 @@
 //! SMBus host.
 //!
 //! Documents: Intel 82371AB (PIIX4) data sheet, sections 7.1 (configuration) and 7.2 (I/O); ACPI 6.5, 4.8 (fixed
-//! hardware). The sleep types, the GPE block at AFE0h and the values at port B2h are those of QEMU's tables.
+//! hardware). The sleep types and the GPE block at AFE0h are those of QEMU's tables.
 //!
-//! Device monitors, throttling and system management interrupts are not modelled: firmware is told that SMM is set
-//! up already (bit 25 of DEVACTB), as QEMU does where there is no SMM.
+//! Device monitors, throttling and system management interrupts are not modelled. As QEMU does where there is no SMM,
+//! firmware is told that it is set up already (bit 25 of DEVACTB), and ACPI mode is always on: SCI_EN cannot be
+//! cleared, and the values for "ACPI enable" and "disable" at port B2h change nothing.
 
 use crate::bus::{
     At, ConfigChange, ConfigSpace, Device, IrqLine, PciFunction, PowerRequest, PowerSink, Region, RegionHandle, Reset,
@@ -65,12 +66,6 @@ mod control {
     pub fn sleep_type(value: u16) -> u16 {
         value >> 10 & 7
     }
-}
-
-/// Values at the APM control port that switch ACPI on and off (the FADT of QEMU's tables).
-mod apm {
-    pub const ACPI_ENABLE: u8 = 0xf1;
-    pub const ACPI_DISABLE: u8 = 0xf0;
 }
 
 /// Sleep types of QEMU's \_S5 and \_S3 objects.
@@ -167,7 +162,7 @@ impl Regs {
         Self {
             status: 0,
             enable: 0,
-            control: 0,
+            control: control::SCI_ENABLE,
             overflow_at: next_overflow(ticks),
             gpe_status: 0,
             gpe_enable: 0,
@@ -242,10 +237,10 @@ impl Piix4Pm {
         self.update();
     }
 
-    /// Whether the guest has switched ACPI on.
+    /// Whether the guest listens to the power button: ACPI is in use.
     #[must_use]
-    pub fn acpi_enabled(&self) -> bool {
-        self.regs.control & control::SCI_ENABLE != 0
+    pub fn hears_power_button(&self) -> bool {
+        self.regs.enable & pm1::POWER_BUTTON != 0
     }
 
     fn ticks(&self) -> u64 {
@@ -286,7 +281,7 @@ impl Piix4Pm {
         self.refresh_status();
         let regs = &self.regs;
         let timer = u32::try_from(self.ticks() & PM_TIMER_MASK).unwrap_or(0);
-        let mut bytes = [0; 12];
+        let mut bytes = [0xff; 12];
         bytes[0..2].copy_from_slice(&regs.status.to_le_bytes());
         bytes[2..4].copy_from_slice(&regs.enable.to_le_bytes());
         bytes[4..6].copy_from_slice(&regs.control.to_le_bytes());
@@ -308,7 +303,7 @@ impl Piix4Pm {
             4 | 5 => {
                 set_byte(&mut self.regs.control, offset - 4, byte);
                 let value = self.regs.control;
-                self.regs.control &= !control::SLEEP_ENABLE;
+                self.regs.control = value & !control::SLEEP_ENABLE | control::SCI_ENABLE;
                 if value & control::SLEEP_ENABLE != 0 {
                     self.sleep(control::sleep_type(value));
                 }
@@ -341,15 +336,6 @@ impl Piix4Pm {
             _ => {}
         }
     }
-
-    fn write_apm_control(&mut self, value: u8) {
-        self.regs.apm_control = value;
-        match value {
-            apm::ACPI_ENABLE => self.regs.control |= control::SCI_ENABLE,
-            apm::ACPI_DISABLE => self.regs.control &= !control::SCI_ENABLE,
-            _ => {}
-        }
-    }
 }
 
 fn place(ports: &RegionHandle, base: u64, enabled: bool) {
@@ -365,11 +351,11 @@ fn set_byte(word: &mut u16, index: u64, byte: u8) {
     *word = if index == 0 { u16::from_le_bytes([byte, high]) } else { u16::from_le_bytes([low, byte]) };
 }
 
-/// `width` bytes of a register file from `offset`; zeros behind its end.
+/// `width` bytes of a register file from `offset`; ones behind its end, where nothing answers.
 fn pick(bytes: &[u8], at: At) -> u64 {
     (0..at.width.bytes()).rev().fold(0, |value, i| {
         let index = usize::try_from(at.offset + i).unwrap_or(usize::MAX);
-        value << 8 | u64::from(bytes.get(index).copied().unwrap_or(0))
+        value << 8 | u64::from(bytes.get(index).copied().unwrap_or(0xff))
     })
 }
 
@@ -392,7 +378,7 @@ impl Device for Piix4Pm {
                 PM => self.write_pm_byte(offset, byte),
                 GPE0 => self.write_gpe_byte(offset, byte),
                 SMBUS => self.smbus.write(offset, byte),
-                APM if offset == 0 => self.write_apm_control(byte),
+                APM if offset == 0 => self.regs.apm_control = byte,
                 APM => self.regs.apm_status = byte,
                 _ => {}
             }

@@ -133,7 +133,7 @@ fn sleep_types_become_power_requests() {
     b.outw(4, 5 << 10);
     let expected = [PowerRequest::Shutdown, PowerRequest::Suspend, PowerRequest::Shutdown];
     assert_eq!(*b.power.lock().unwrap(), expected);
-    assert_eq!(b.inw(4), 5 << 10);
+    assert_eq!(b.inw(4), 5 << 10 | 1);
 }
 
 #[test]
@@ -145,14 +145,21 @@ fn a_sleep_written_as_bytes_counts_once() {
 }
 
 #[test]
-fn the_apm_port_switches_acpi() {
+fn acpi_is_always_on_and_the_apm_ports_hold_their_values() {
     let mut b = Bench::new();
-    b.board.port_write(0xb2, Width::B1, 0xf1);
     assert_eq!(b.inw(4), 1);
+    b.board.port_write(0xb2, Width::B1, 0xf1);
     b.board.port_write(0xb3, Width::B1, 0x5a);
     assert_eq!(b.board.port_read(0xb2, Width::B2), 0x5af1);
     b.board.port_write(0xb2, Width::B1, 0xf0);
-    assert_eq!(b.inw(4), 0);
+    b.outw(4, 0);
+    assert_eq!(b.inw(4), 1);
+}
+
+#[test]
+fn nothing_answers_between_and_behind_the_registers() {
+    let mut b = Bench::new();
+    assert_eq!((b.inw(6), b.inw(12), b.inw(62)), (0xffff, 0xffff, 0xffff));
 }
 
 #[test]
