@@ -398,6 +398,21 @@ fn an_irqfd_wakes_a_halted_guest_and_its_end_is_signalled() {
 }
 
 #[test]
+fn reset_chips_forgets_how_a_guest_set_them() {
+    if !have_kvm() {
+        return;
+    }
+    // Port 0x97 gets the master PIC's mask, before and after it is set to 0xaa.
+    let bench = Bench::new(&guest(&[&[0xe4, 0x21, 0xe6, 0x97, 0xb0, 0xaa, 0xe6, 0x21, 0xe4, 0x21, 0xe6, 0x97]]));
+    let mut vcpu = bench.run();
+    bench.kvm.reset_chips().unwrap();
+    vcpu.reset().unwrap();
+    vcpu.run(&*bench.log).unwrap();
+    let masks: Vec<_> = [0, 0xaa, 0, 0xaa].map(|mask| Access::Out(0x97, Width::B1, mask)).into();
+    assert_eq!(bench.seen(), masks);
+}
+
+#[test]
 fn a_non_maskable_interrupt_wakes_a_halted_guest() {
     if !have_kvm() {
         return;

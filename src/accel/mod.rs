@@ -93,6 +93,15 @@ pub trait Accelerator: Send + Sync {
     /// The processor that the vCPUs are to be. Called once, before the first of them is made.
     fn set_cpu_model(&self, _model: Arc<CpuModel>) {}
 
+    /// Puts the chips that the accelerator holds (interrupt controllers, timer) into their power-on state. Called with
+    /// the vCPUs stopped, before they are reset.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn reset_chips(&self) -> Result<(), AccelError> {
+        Ok(())
+    }
+
     /// Whether the host can run that many processors: warnings if it had better not.
     ///
     /// # Errors

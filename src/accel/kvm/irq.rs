@@ -7,7 +7,7 @@ use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
     KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE, KvmIrqRouting, kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch,
     kvm_ioeventfd_flag_nr_deassign, kvm_ioeventfd_flag_nr_pio, kvm_irq_routing_entry, kvm_irq_routing_irqchip,
-    kvm_irqfd,
+    kvm_irqchip, kvm_irqfd, kvm_pit_state2,
 };
 use kvm_ioctls::VmFd;
 
@@ -66,6 +66,34 @@ pub(super) fn set_pc_routes(vm: &VmFd) -> Result<(), AccelError> {
     let table = KvmIrqRouting::from_entries(&entries)
         .map_err(|_| AccelError::Unsupported("KVM_SET_GSI_ROUTING: too many routes".to_owned()))?;
     vm.set_gsi_routing(&table).map_err(|e| host_error("KVM_SET_GSI_ROUTING", e))
+}
+
+/// The state of the chips that the kernel holds.
+pub(super) struct Chips {
+    /// Master PIC, slave PIC, I/O APIC.
+    controllers: [kvm_irqchip; 3],
+    pit: kvm_pit_state2,
+}
+
+impl Chips {
+    /// Takes the state of a virtual machine's chips.
+    pub(super) fn read(vm: &VmFd) -> Result<Self, AccelError> {
+        let mut controllers = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC]
+            .map(|chip_id| kvm_irqchip { chip_id, ..Default::default() });
+        for controller in &mut controllers {
+            vm.get_irqchip(controller).map_err(|e| host_error("KVM_GET_IRQCHIP", e))?;
+        }
+        let pit = vm.get_pit2().map_err(|e| host_error("KVM_GET_PIT2", e))?;
+        Ok(Self { controllers, pit })
+    }
+
+    /// Gives the chips this state.
+    pub(super) fn write(&self, vm: &VmFd) -> Result<(), AccelError> {
+        for controller in &self.controllers {
+            vm.set_irqchip(controller).map_err(|e| host_error("KVM_SET_IRQCHIP", e))?;
+        }
+        vm.set_pit2(&self.pit).map_err(|e| host_error("KVM_SET_PIT2", e))
+    }
 }
 
 /// Attaches an interrupt eventfd.

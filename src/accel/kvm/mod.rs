@@ -74,6 +74,8 @@ struct Vm {
     routing: Mutex<Option<JoinHandle<Result<(), AccelError>>>>,
     /// How often the machine was resumed.
     resumes: AtomicU64,
+    /// The interrupt controllers and the PIT as the kernel made them.
+    chips: irq::Chips,
     /// kvmclock when the machine stopped.
     stopped_clock: Mutex<Option<kvm_clock_data>>,
     // What the host can do.
@@ -243,6 +245,7 @@ impl Kvm {
         // Lost ticks are delivered late, which is the kernel's default and what old guests' clocks need.
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(|e| host_error("KVM_CREATE_PIT2", e))?;
+        let chips = irq::Chips::read(&fd)?;
         let xsave_len = usize::try_from(fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let vm = Vm {
             has_xsave: fd.check_extension(Cap::Xsave),
@@ -261,6 +264,7 @@ impl Kvm {
             running: RwLock::new(()),
             closed: AtomicBool::new(false),
             gate: Mutex::new(()),
+            chips,
             routing: Mutex::new(Some(routing)),
             resumes: AtomicU64::new(0),
             stopped_clock: Mutex::new(None),
@@ -316,6 +320,10 @@ impl Accelerator for Kvm {
     fn set_cpu_model(&self, model: Arc<CpuModel>) {
         // The first choice stays: vCPUs may exist already.
         let _ = self.vm.model.set(model);
+    }
+
+    fn reset_chips(&self) -> Result<(), AccelError> {
+        self.vm.chips.write(&self.vm.fd)
     }
 
     fn check_cpu_count(&self, cpus: u32, max_cpus: u32) -> Result<Vec<String>, AccelError> {
