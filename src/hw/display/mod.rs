@@ -1,7 +1,4 @@
 //! Display adapters.
 
-mod console;
 pub mod edid;
 pub mod vga;
-
-pub use console::{SyncDirty, VgaConsole};
