@@ -470,6 +470,9 @@ pub(super) fn accelerators(low: &mut Low<'_>) -> Step<Vec<AccelSpec>> {
 
 /// `-cpu help`.
 fn cpu_help(low: &Low<'_>) -> Stop {
+    if let Some(help) = low.tables.cpu_help {
+        return Stop::Print(help(), 0);
+    }
     let mut out = String::from("Available CPUs:\n");
     for model in &low.tables.cpu_models {
         out.push_str(&format!("  {:<20}  {}\n", model.name, model.description));

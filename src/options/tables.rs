@@ -3,6 +3,11 @@
 //! `process` fills this from the modules themselves, so that help and checks come from what the code runs on. The
 //! default is a small set that suits tests.
 
+use crate::cpu::model_names;
+use crate::hw::registry::{self, ClassHelp};
+use crate::machine::RomSearch;
+use crate::ui::keymap::Keymap;
+
 /// A `-cpu` model.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CpuModelInfo {
@@ -43,12 +48,14 @@ pub struct DeviceInfo {
 }
 
 /// What the program can do.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Tables {
     /// The accelerators of this build, best first.
     pub accelerators: Vec<String>,
     /// CPU models.
     pub cpu_models: Vec<CpuModelInfo>,
+    /// The whole answer to `-cpu help`; without it, it is made of the models.
+    pub cpu_help: Option<fn() -> String>,
     /// CPU features and properties; empty: not checked here.
     pub cpu_properties: Vec<String>,
     /// Devices.
@@ -105,6 +112,7 @@ impl Default for Tables {
                 model("host", "processor with all supported host features"),
                 model("max", "Enables all features supported by the accelerator in the current host"),
             ],
+            cpu_help: None,
             cpu_properties: Vec::new(),
             devices: vec![
                 device(
@@ -136,7 +144,15 @@ impl Default for Tables {
                     "Display",
                     "",
                     vec![
+                        property("edid", "bool", " (default: true)"),
+                        property("mmio", "bool", " (default: true)"),
+                        property("qemu-extended-regs", "bool", " (default: true)"),
+                        property("refresh_rate", "uint32", " (default: 0)"),
                         property("vgamem_mb", "uint32", " (default: 16)"),
+                        property("xmax", "uint32", " (default: 0)"),
+                        property("xres", "uint32", " (default: 0)"),
+                        property("ymax", "uint32", " (default: 0)"),
+                        property("yres", "uint32", " (default: 0)"),
                         property("addr", "str", "Slot and optional function number, example: 06.0 or 06"),
                     ],
                 ),
@@ -149,17 +165,40 @@ impl Default for Tables {
     }
 }
 
+impl From<&ClassHelp> for DeviceInfo {
+    fn from(class: &ClassHelp) -> Self {
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        Self {
+            name: class.name.into(),
+            alias: text(class.alias),
+            bus: text(class.bus),
+            description: text(class.description),
+            category: class.category.heading().into(),
+            properties: class.properties.iter().map(|p| property(p.name, p.kind, &p.text)).collect(),
+            user_creatable: class.user_creatable,
+        }
+    }
+}
+
 impl Tables {
-    /// What this build has, from the modules themselves. Devices and CPU models are `process`'s to fill in.
+    /// What this build has, from the modules themselves.
+    ///
+    /// CPU properties are not among it: `cpu::resolve` knows which of them a model takes.
     #[must_use]
     pub fn of_this_build() -> Self {
+        let plain = Self::default();
+        let mut devices: Vec<DeviceInfo> = registry::classes().iter().map(DeviceInfo::from).collect();
+        // The display's class is not in the registry.
+        devices.extend(plain.devices.into_iter().filter(|device| device.name == "VGA"));
         Self {
-            keymaps: crate::ui::keymap::Keymap::names().map(str::to_owned).collect(),
-            rom_dirs: crate::machine::RomSearch::new(&[])
-                .folders()
-                .iter()
-                .map(|dir| dir.display().to_string())
+            cpu_models: model_names()
+                .into_iter()
+                .map(|(name, description)| CpuModelInfo { name, description })
                 .collect(),
+            cpu_help: Some(crate::cpu::help),
+            devices,
+            keymaps: Keymap::names().map(str::to_owned).collect(),
+            rom_dirs: RomSearch::new(&[]).folders().iter().map(|dir| dir.display().to_string()).collect(),
             trace_points: words(crate::trace::POINTS),
             ..Self::default()
         }

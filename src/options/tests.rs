@@ -512,3 +512,24 @@ fn an_argument_that_is_no_text_is_named() {
     let failure = parse(args, &Tables::default()).unwrap_err();
     assert_eq!(failure.text, "qemu-kvm: -\u{fffd}: argument is not valid UTF-8");
 }
+
+#[test]
+fn this_builds_tables_have_what_the_modules_have() {
+    let tables = Tables::of_this_build();
+    let parse_line =
+        |line: &str| parse(std::iter::once("qemu-kvm").chain(line.split_whitespace()).map(OsString::from), &tables);
+    assert!(matches!(
+        parse_line("-cpu Haswell -k de -device isa-serial,index=1 -global PIIX4_PM.disable_s3=1"),
+        Ok(Parsed::Run(_))
+    ));
+    let Ok(Parsed::Print { text, status: 0 }) = parse_line("-cpu help") else { panic!("no help") };
+    assert!(text.contains("Haswell") && text.contains("\nRecognized CPUID flags:\n"));
+    assert_eq!(
+        parse_line("-cpu Haswel").unwrap_err().text,
+        "qemu-kvm: unable to find CPU model 'Haswel'\nDid you mean 'Haswell'?"
+    );
+    assert_eq!(
+        parse_line("-device PIIX4_PM").unwrap_err().text,
+        "qemu-kvm: -device PIIX4_PM: 'PIIX4_PM' is not a valid device model name"
+    );
+}

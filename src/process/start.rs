@@ -37,7 +37,7 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 
 /// What this program can do, for the command line's help and checks.
 pub fn tables() -> Tables {
-    Tables { keymaps: Keymap::names().map(str::to_owned).collect(), ..Tables::default() }
+    Tables::of_this_build()
 }
 
 /// Builds the machine and runs it to its end. Returns the exit status.
