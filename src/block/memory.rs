@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex};
 use super::lock;
 use super::node::{BlockNode, Extent, IoResult};
 
+/// The disk that it is on is full then.
+const MAX_BYTES: u64 = 64 << 20;
+
 /// One thing that was done to a [`MemoryNode`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum LogEntry {
@@ -82,7 +85,9 @@ impl BlockNode for MemoryNode {
 
     fn write_at(&self, offset: u64, buf: &[u8], fua: bool) -> IoResult<()> {
         let mut content = lock(&self.content);
-        assert!(offset < 1 << 32, "a test image grew to {offset:#x}");
+        if offset.saturating_add(buf.len() as u64) > MAX_BYTES {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         let entry = LogEntry::Write(offset, buf.to_vec());
         replay(&mut content.bytes, &entry);
         if let Some(log) = &mut content.log {
@@ -95,6 +100,9 @@ impl BlockNode for MemoryNode {
     }
 
     fn zero(&self, offset: u64, len: u64, _may_unmap: bool) -> IoResult<()> {
+        if len > MAX_BYTES {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         self.write_at(offset, &vec![0; usize::try_from(len).unwrap()], false)
     }
 
@@ -114,6 +122,9 @@ impl BlockNode for MemoryNode {
     }
 
     fn truncate(&self, len: u64) -> IoResult<()> {
+        if len > MAX_BYTES {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         let mut content = lock(&self.content);
         let entry = LogEntry::Truncate(len);
         replay(&mut content.bytes, &entry);

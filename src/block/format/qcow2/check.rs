@@ -175,23 +175,28 @@ impl Counter<'_> {
 
     /// The tables and the clusters of persistent bitmaps (qcow2.rst, "Bitmap directory").
     fn count_bitmaps(&mut self, offset: u64, len: u64) -> IoResult<()> {
-        let mut at = 0;
-        while at + 24 <= len {
+        // No file has more entries than it has words.
+        let mut budget = self.file_len / 8;
+        let mut at = offset;
+        let end = offset.saturating_add(len).min(self.file_len);
+        while at.saturating_add(24) <= end {
             let mut fixed = [0; 24];
-            self.file.read_at(offset + at, &mut fixed)?;
+            self.file.read_at(at, &mut fixed)?;
             let table = fixed[..8].try_into().map_or(0, u64::from_be_bytes);
             let entries = u64::from(fixed[8..12].try_into().map_or(0, u32::from_be_bytes));
             let name = u64::from(u16::from_be_bytes([fixed[18], fixed[19]]));
             let extra = u64::from(fixed[20..24].try_into().map_or(0, u32::from_be_bytes));
             self.count(table, entries * 8);
-            for index in 0..entries.min(8 << 20) {
+            for index in 0..entries.min(budget) {
+                let Some(place) = table.checked_add(index * 8) else { break };
                 let mut word = [0; 8];
-                self.file.read_at(table + index * 8, &mut word)?;
+                self.file.read_at(place, &mut word)?;
                 let cluster = u64::from_be_bytes(word) & OFFSET;
                 if cluster != 0 {
                     self.count(cluster, self.geometry.cluster());
                 }
             }
+            budget = budget.saturating_sub(entries);
             at += (24 + extra + name).next_multiple_of(8);
         }
         Ok(())

@@ -74,7 +74,7 @@ impl Refcounts {
     fn block(&self, cluster: u64) -> IoResult<Option<u64>> {
         let index = usize::try_from(cluster >> self.block_bits()).unwrap_or(usize::MAX);
         let entry = self.table.get(index).copied().unwrap_or(0) & BLOCK_MASK;
-        if entry & ((1 << self.cluster_bits) - 1) != 0 {
+        if entry & ((1 << self.cluster_bits) - 1) != 0 || entry > i64::MAX as u64 - (1 << self.cluster_bits) {
             return Err(super::corrupt(format!("Refblock offset {entry:#x} unaligned (reftable index: {index:#x})")));
         }
         Ok((entry != 0).then_some(entry))

@@ -293,3 +293,99 @@ fn a_power_cut_that_loses_any_unflushed_writes_leaves_a_valid_image() {
 fn a_power_cut_while_the_refcount_table_grows_leaves_a_valid_image() {
     survives_cuts(&CreateOptions { refcount_bits: 64, ..small(MIB / 2) }, None, 17, true);
 }
+
+/// A small image with everything in it: plain, packed and zero clusters, a backing file's name, extensions.
+fn sample() -> Vec<u8> {
+    let backing = Some(("base.img".to_owned(), Some("raw".to_owned())));
+    let file = made(&CreateOptions { backing, cluster_size: 1024, ..CreateOptions::new(32 * 1024) });
+    let image = opened(&file);
+    image.write_at(0, &[7; 5000], false).unwrap();
+    image.write_compressed(8192, &[3; 1024]).unwrap();
+    image.zero(12288, 4096, false).unwrap();
+    drop(image);
+    file.bytes()
+}
+
+/// Opens a damaged image in both ways and uses it; whatever comes of that, it must not panic.
+fn endure(bytes: Vec<u8>) {
+    let file = MemoryNode::from_bytes(bytes);
+    let look = OpenOptions { read_only: true, for_check: true, ..OpenOptions::default() };
+    if let Ok(image) = Image::open(Arc::clone(&file) as Arc<dyn BlockNode>, None, look) {
+        let mut buf = vec![0; 16384];
+        let _ = image.read_at(0, &mut buf);
+        let _ = image.extent(0, 16384);
+        let _ = image.snapshots();
+        let _ = image.check(None);
+    }
+    let change = OpenOptions { unmap: true, ..OpenOptions::default() };
+    if let Ok(image) = Image::open(file, None, change) {
+        let _ = image.write_at(100, &[1; 3000], false);
+        let _ = image.write_at(20000, &[1; 3000], false);
+        let _ = image.discard(0, 8192);
+        let _ = image.flush();
+    }
+}
+
+#[test]
+fn no_truncation_panics() {
+    let good = sample();
+    (0..good.len()).step_by(37).chain(0..200).for_each(|len| endure(good[..len].to_vec()));
+}
+
+#[test]
+fn no_flipped_bit_of_the_header_panics() {
+    let good = sample();
+    for bit in 0..200 * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        endure(bad);
+    }
+}
+
+#[test]
+fn no_flipped_bits_of_the_tables_panic() {
+    let good = sample();
+    let mut dice = Dice(21);
+    for _ in 0..1500 {
+        let mut bad = good.clone();
+        for _ in 0..=dice.roll(3) {
+            let at = 1024 + usize::try_from(dice.roll(good.len() as u64 - 1024)).unwrap();
+            bad[at] ^= 1 << dice.roll(8);
+        }
+        endure(bad);
+    }
+}
+
+#[test]
+fn a_dirty_image_is_repaired_when_it_is_opened_for_writing() {
+    let file = made(&small(100_352));
+    let image = opened(&file);
+    image.write_at(0, &[5; 20_000], false).unwrap();
+    drop(image);
+    let mut bytes = file.bytes();
+    bytes[79] |= 1; // the dirty bit
+    let block = usize::try_from(u64::from_be_bytes(bytes[512..520].try_into().unwrap())).unwrap();
+    bytes[block + 20..block + 60].fill(0); // counts of clusters in use
+    let file = MemoryNode::from_bytes(bytes);
+    assert!(checked(&file).corruptions > 0);
+    let image = opened(&file);
+    assert!(content(&image)[..20_000].iter().all(|byte| *byte == 5));
+    assert_eq!(image.header().incompatible, 0);
+    drop(image);
+    assert_eq!(checked(&file).messages, Vec::<String>::new());
+}
+
+#[test]
+fn a_longer_disk_reads_as_zeros_behind_its_old_end() {
+    let file = made(&small(20_480));
+    let image = opened(&file);
+    image.write_at(0, &[5; 20_480], false).unwrap();
+    image.truncate(MIB).unwrap();
+    image.write_at(MIB - 10, &[6; 10], false).unwrap();
+    drop(image);
+    let image = opened(&file);
+    let all = content(&image);
+    assert!(all[..20_480].iter().all(|b| *b == 5) && all[20_480..all.len() - 10].iter().all(|b| *b == 0));
+    drop(image);
+    assert_eq!(checked(&file).messages, Vec::<String>::new());
+}
