@@ -30,5 +30,5 @@ pub use backend::{VcFactory, VcRequest};
 pub use handle::{CharEvent, CharHandle, CharOutput, CharSink, SerialParameters};
 pub use inlet::CharInput;
 pub use mux::MuxKeys;
-pub use registry::{ChardevInfo, Chardevs, Claim, Hooks};
+pub use registry::{BACKENDS, ChardevInfo, Chardevs, Claim, Hooks};
 pub use spec::{AttachError, OpenError, Spec};

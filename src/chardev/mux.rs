@@ -109,22 +109,26 @@ impl Mux {
         Some((CharHandle::new(Arc::new(front)), inlet))
     }
 
-    /// The sink of a front end is there: it gets the focus.
+    /// The sink of a front end is there: it gets the focus, unless another one comes before the loop turns.
     pub(super) fn connected(self: &Arc<Self>, inlet: &Arc<Inlet>) {
-        let index = lock(&self.state).fronts.iter().position(|front| Arc::ptr_eq(&front.inlet, inlet));
-        let mux = Arc::clone(self);
-        if let Some(index) = index {
-            self.handle.post(move || {
-                if mux.base_inlet.is_open() {
-                    mux.inlet(index).map(|inlet| inlet.opened()).unwrap_or_default();
-                }
-                mux.set_focus(index);
-            });
+        {
+            let mut state = lock(&self.state);
+            let Some(index) = state.fronts.iter().position(|front| Arc::ptr_eq(&front.inlet, inlet)) else { return };
+            if let Some(old) = state.focus.replace(index).and_then(|old| state.fronts.get(old)) {
+                let old = Arc::clone(&old.inlet);
+                self.handle.post(move || old.event(CharEvent::MuxOut));
+            }
         }
-    }
-
-    fn inlet(&self, index: usize) -> Option<Arc<Inlet>> {
-        lock(&self.state).fronts.get(index).map(|front| Arc::clone(&front.inlet))
+        let (mux, inlet) = (Arc::clone(self), Arc::clone(inlet));
+        self.handle.post(move || {
+            let focused = mux.focus().is_some_and(|focus| Arc::ptr_eq(&focus, &inlet));
+            // First who has the input, so that nobody greets on a stream that shows another.
+            inlet.event(if focused { CharEvent::MuxIn } else { CharEvent::MuxOut });
+            if mux.base_inlet.is_open() {
+                inlet.opened();
+            }
+            mux.base.accept_input();
+        });
     }
 
     fn set_focus(&self, index: usize) {

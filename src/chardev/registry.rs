@@ -18,6 +18,10 @@ use super::ringbuf::RingBuffer;
 use super::socket::Socket;
 use super::spec::{AttachError, OpenError, Spec, reason};
 
+/// The back ends' names.
+pub const BACKENDS: &[&str] =
+    &["file", "memory", "mux", "null", "pipe", "pty", "ringbuf", "serial", "socket", "stdio", "udp", "vc"];
+
 /// What back ends need from the process around them.
 #[derive(Clone)]
 pub struct Hooks {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::state::{APIC_BASE_BSP, CpuState, MpState, Segment};
+use super::state::{APIC_BASE_BSP, CpuState, Mode, MpState, Segment};
 
 const NAMES_32: [&str; 8] = ["EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"];
 const NAMES_64: [&str; 8] = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"];
@@ -55,13 +55,15 @@ impl CpuState {
     #[must_use]
     pub fn summary(&self) -> String {
         let mut out = String::new();
+        // QEMU prints the wide form of registers in 64-bit code, and that of tables in all of long mode.
         let wide = self.efer & 1 << 10 != 0;
-        self.write_general(&mut out, wide);
+        let code64 = self.mode() == Mode::Long64;
+        self.write_general(&mut out, code64);
         for (name, segment) in SEGMENT_NAMES.iter().zip(&self.segments) {
-            self.write_segment(&mut out, name, segment, wide);
+            self.write_segment(&mut out, name, segment, wide, code64);
         }
-        self.write_segment(&mut out, "LDT", &self.ldtr, wide);
-        self.write_segment(&mut out, "TR", &self.tr, wide);
+        self.write_segment(&mut out, "LDT", &self.ldtr, wide, code64);
+        self.write_segment(&mut out, "TR", &self.tr, wide, code64);
         for (name, table) in [("GDT", &self.gdtr), ("IDT", &self.idtr)] {
             if wide {
                 let _ = writeln!(out, "{name}=     {:016x} {:08x}", table.base, table.limit);
@@ -106,10 +108,10 @@ impl CpuState {
         );
     }
 
-    fn write_segment(&self, out: &mut String, name: &str, segment: &Segment, wide: bool) {
+    fn write_segment(&self, out: &mut String, name: &str, segment: &Segment, wide: bool, code64: bool) {
         let flags = (segment.attributes & 0xff) << 8 | (segment.attributes >> 12 & 15) << 20;
-        let flags = flags | (segment.limit & 0xf_0000);
-        let base = if wide { format!("{:016x}", segment.base) } else { format!("{:08x}", segment.base & 0xffff_ffff) };
+        let base =
+            if code64 { format!("{:016x}", segment.base) } else { format!("{:08x}", segment.base & 0xffff_ffff) };
         let _ = write!(out, "{name:<3}={:04x} {base} {:08x} {flags:08x}", segment.selector, segment.limit);
         if self.cr0 & 1 == 0 || segment.attributes & 1 << 7 == 0 || segment.attributes & 1 << 16 != 0 {
             out.push('\n');

@@ -1,0 +1,238 @@
+//! The registers of a CPU as text (`info registers`) and by name (`$pc`).
+//!
+//! Layout of the XSAVE area: Intel SDM volume 1, 10.5.1 (legacy region) and 13.4.3 (AVX state in standard form).
+
+use std::fmt::Write;
+
+use crate::cpu::{CpuState, Mode};
+
+const XCR0_AVX: u64 = 6;
+
+const CS: usize = 1;
+
+fn code64(state: &CpuState) -> bool {
+    state.mode() == Mode::Long64
+}
+
+/// How many bits its code has by default: 16, 32 or 64.
+#[must_use]
+pub fn code_bits(state: &CpuState) -> u32 {
+    match state.mode() {
+        Mode::Long64 => 64,
+        Mode::Protected32 | Mode::Compatibility32 => 32,
+        Mode::Real | Mode::Virtual8086 | Mode::Protected16 | Mode::Compatibility16 => 16,
+    }
+}
+
+/// The linear address of the next instruction.
+#[must_use]
+pub fn program_counter(state: &CpuState) -> u64 {
+    let base = if code64(state) { 0 } else { state.segments[CS].base };
+    base.wrapping_add(state.rip)
+}
+
+/// The value of a register that an expression names after `$`.
+#[must_use]
+pub fn by_name(state: &CpuState, name: &str) -> Option<u64> {
+    const NAMES_64: [&str; 16] =
+        ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+    const NAMES_32: [&str; 8] = ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"];
+    if let Some(index) = NAMES_64.iter().position(|n| *n == name) {
+        return Some(state.gpr[index]);
+    }
+    if let Some(index) = NAMES_32.iter().position(|n| *n == name) {
+        return Some(state.gpr[index]);
+    }
+    match name {
+        "eip" | "rip" => return Some(state.rip),
+        "pc" => return Some(program_counter(state)),
+        "eflags" | "rflags" => return Some(state.rflags),
+        "cr0" => return Some(state.cr0),
+        "cr2" => return Some(state.cr2),
+        "cr3" => return Some(state.cr3),
+        "cr4" => return Some(state.cr4),
+        "cr8" => return Some(state.cr8),
+        "efer" => return Some(state.efer),
+        _ => {}
+    }
+    let (segment, part) = name.split_once('.').unwrap_or((name, ""));
+    let index = ["es", "cs", "ss", "ds", "fs", "gs"].iter().position(|n| *n == segment)?;
+    let segment = &state.segments[index];
+    match part {
+        "" if name.len() == 2 => Some(u64::from(segment.selector)),
+        "base" => Some(segment.base),
+        "limit" => Some(u64::from(segment.limit)),
+        _ => None,
+    }
+}
+
+fn bytes<const N: usize>(state: &CpuState, offset: usize) -> [u8; N] {
+    state.xsave.get(offset..offset + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
+}
+
+/// The text of `info registers`, without the line that names the CPU.
+#[must_use]
+pub fn text(state: &CpuState) -> String {
+    let mut out = state.summary();
+    floating_point(&mut out, state);
+    vectors(&mut out, state);
+    out
+}
+
+fn floating_point(out: &mut String, state: &CpuState) {
+    let fcw = u16::from_le_bytes(bytes(state, 0));
+    let fsw = u16::from_le_bytes(bytes(state, 2));
+    let [ftw] = bytes(state, 4);
+    let mxcsr = u32::from_le_bytes(bytes(state, 24));
+    let top = fsw >> 11 & 7;
+    let _ = writeln!(out, "FCW={fcw:04x} FSW={fsw:04x} [ST={top}] FTW={ftw:02x} MXCSR={mxcsr:08x}");
+    for index in 0..8 {
+        let at = 32 + 16 * index;
+        let mantissa = u64::from_le_bytes(bytes(state, at));
+        let exponent = u16::from_le_bytes(bytes(state, at + 8));
+        let end = if index % 2 == 1 { '\n' } else { ' ' };
+        let _ = write!(out, "FPR{index}={mantissa:016x} {exponent:04x}{end}");
+    }
+}
+
+fn vectors(out: &mut String, state: &CpuState) {
+    let count = if code64(state) { 16 } else { 8 };
+    let avx = state.xcr0 & XCR0_AVX == XCR0_AVX;
+    for index in 0..count {
+        let low = 160 + 16 * index;
+        let (q0, q1) = (u64::from_le_bytes(bytes(state, low)), u64::from_le_bytes(bytes(state, low + 8)));
+        if avx {
+            let high = 576 + 16 * index;
+            let (q2, q3) = (u64::from_le_bytes(bytes(state, high)), u64::from_le_bytes(bytes(state, high + 8)));
+            let _ = writeln!(out, "YMM{index:02}={q3:016x} {q2:016x} {q1:016x} {q0:016x}");
+        } else {
+            let end = if index % 2 == 1 { '\n' } else { ' ' };
+            let _ = write!(out, "XMM{index:02}={q1:016x} {q0:016x}{end}");
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::cpu::{MpState, Segment, Table};
+
+    /// QEMU's power-on state of a CPU, as KVM reports it.
+    pub(crate) fn power_on() -> CpuState {
+        let data = Segment { selector: 0, base: 0, limit: 0xffff, attributes: 0x93 };
+        let mut xsave = vec![0; 1024];
+        xsave[0] = 0x7f;
+        xsave[1] = 0x03;
+        xsave[24] = 0x80;
+        xsave[25] = 0x1f;
+        let mut state = CpuState {
+            rip: 0xfff0,
+            rflags: 2,
+            segments: [data; 6],
+            ldtr: Segment { attributes: 0x82, ..data },
+            tr: Segment { attributes: 0x8b, ..data },
+            gdtr: Table { base: 0, limit: 0xffff },
+            idtr: Table { base: 0, limit: 0xffff },
+            cr0: 0x6000_0010,
+            xsave,
+            ..CpuState::default()
+        };
+        state.gpr[2] = 0x60fb1;
+        state.segments[CS] = Segment { selector: 0xf000, base: 0xffff_0000, limit: 0xffff, attributes: 0x9b };
+        state.dr[6] = 0xffff_0ff0;
+        state.dr[7] = 0x400;
+        state
+    }
+
+    /// A guest in 64-bit mode, as TCG reports it.
+    pub(crate) fn long() -> CpuState {
+        let data = Segment { selector: 0x10, base: 0, limit: 0xffff_ffff, attributes: 0xc093 };
+        let mut state = power_on();
+        state.gpr = [0x1122_3344, 0xc000_0080, 0, 0x21e0, 0x10_5000, 0, 0x11c1, 0x10_1000, 0, 0, 0, 0, 0, 0, 0, 0];
+        state.rip = 0x10_00a8;
+        state.rflags = 0x46;
+        state.segments = [data; 6];
+        state.segments[CS] = Segment { selector: 8, base: 0, limit: 0xffff_ffff, attributes: 0xa09a };
+        state.gdtr = Table { base: 0x10_00d0, limit: 0xf };
+        state.idtr = Table { base: 0, limit: 0x3ff };
+        state.cr0 = 0x8000_0011;
+        state.cr3 = 0x10_1000;
+        state.cr4 = 0x20;
+        state.efer = 0x500;
+        state.mp_state = MpState::Halted;
+        state
+    }
+
+    #[test]
+    fn a_cpu_at_power_on_looks_as_in_qemu() {
+        assert_eq!(
+            text(&power_on()),
+            "\
+EAX=00000000 EBX=00000000 ECX=00000000 EDX=00060fb1
+ESI=00000000 EDI=00000000 EBP=00000000 ESP=00000000
+EIP=0000fff0 EFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=0
+ES =0000 00000000 0000ffff 00009300
+CS =f000 ffff0000 0000ffff 00009b00
+SS =0000 00000000 0000ffff 00009300
+DS =0000 00000000 0000ffff 00009300
+FS =0000 00000000 0000ffff 00009300
+GS =0000 00000000 0000ffff 00009300
+LDT=0000 00000000 0000ffff 00008200
+TR =0000 00000000 0000ffff 00008b00
+GDT=     00000000 0000ffff
+IDT=     00000000 0000ffff
+CR0=60000010 CR2=00000000 CR3=00000000 CR4=00000000
+DR0=0000000000000000 DR1=0000000000000000 DR2=0000000000000000 DR3=0000000000000000 
+DR6=00000000ffff0ff0 DR7=0000000000000400
+EFER=0000000000000000
+FCW=037f FSW=0000 [ST=0] FTW=00 MXCSR=00001f80
+FPR0=0000000000000000 0000 FPR1=0000000000000000 0000
+FPR2=0000000000000000 0000 FPR3=0000000000000000 0000
+FPR4=0000000000000000 0000 FPR5=0000000000000000 0000
+FPR6=0000000000000000 0000 FPR7=0000000000000000 0000
+XMM00=0000000000000000 0000000000000000 XMM01=0000000000000000 0000000000000000
+XMM02=0000000000000000 0000000000000000 XMM03=0000000000000000 0000000000000000
+XMM04=0000000000000000 0000000000000000 XMM05=0000000000000000 0000000000000000
+XMM06=0000000000000000 0000000000000000 XMM07=0000000000000000 0000000000000000
+"
+        );
+    }
+
+    #[test]
+    fn long_mode_looks_as_in_qemu() {
+        let text = text(&long());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "RAX=0000000011223344 RBX=00000000000021e0 RCX=00000000c0000080 RDX=0000000000000000");
+        assert_eq!(lines[1], "RSI=00000000000011c1 RDI=0000000000101000 RBP=0000000000000000 RSP=0000000000105000");
+        assert_eq!(lines[2], "R8 =0000000000000000 R9 =0000000000000000 R10=0000000000000000 R11=0000000000000000");
+        assert_eq!(lines[4], "RIP=00000000001000a8 RFL=00000046 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1");
+        assert_eq!(lines[5], "ES =0010 0000000000000000 ffffffff 00c09300 DPL=0 DS   [-WA]");
+        assert_eq!(lines[6], "CS =0008 0000000000000000 ffffffff 00a09a00 DPL=0 CS64 [-R-]");
+        assert_eq!(lines[12], "TR =0000 0000000000000000 0000ffff 00008b00 DPL=0 TSS64-busy");
+        assert_eq!(lines[13], "GDT=     00000000001000d0 0000000f");
+        assert_eq!(lines[15], "CR0=80000011 CR2=0000000000000000 CR3=0000000000101000 CR4=00000020");
+        assert_eq!(text.matches("XMM").count(), 16);
+    }
+
+    #[test]
+    fn avx_registers_have_a_line_each() {
+        let mut state = long();
+        state.xcr0 = 7;
+        state.xsave[576] = 0xab;
+        let text = text(&state);
+        let line = text.lines().find(|line| line.starts_with("YMM00")).unwrap();
+        assert_eq!(line, "YMM00=0000000000000000 00000000000000ab 0000000000000000 0000000000000000");
+    }
+
+    #[test]
+    fn expressions_name_registers() {
+        let state = power_on();
+        assert_eq!(by_name(&state, "eip"), Some(0xfff0));
+        assert_eq!(by_name(&state, "pc"), Some(0xffff_fff0));
+        assert_eq!(by_name(&state, "cs.base"), Some(0xffff_0000));
+        assert_eq!(by_name(&state, "cs.limit"), Some(0xffff));
+        assert_eq!(by_name(&state, "cs"), Some(0xf000));
+        assert_eq!(by_name(&state, "cs."), None);
+        assert_eq!(by_name(&state, "foo"), None);
+    }
+}

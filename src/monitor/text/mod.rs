@@ -1,0 +1,13 @@
+//! HMP's answers: pure functions from the data of [`super::info`] to text, as QEMU 10.0 prints it.
+
+mod block;
+mod machine;
+mod memory;
+mod pci;
+mod qtree;
+
+pub use block::{block_devices, block_node, block_stats};
+pub use machine::{cpus, hotpluggable_cpus, interrupt_controllers, irq_statistics, mice, roms, vnc_servers};
+pub use memory::{flat_views, memory_tree};
+pub use pci::{class_name, pci_devices};
+pub use qtree::qtree;
