@@ -68,6 +68,49 @@ pub enum IoEvent {
     },
 }
 
+/// The registers of an 8259A (Intel 8259A data sheet).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PicRegisters {
+    /// Interrupt requests.
+    pub irr: u8,
+    /// Mask.
+    pub imr: u8,
+    /// In service.
+    pub isr: u8,
+    /// The input of highest priority, plus one place.
+    pub priority_add: u8,
+    /// First vector.
+    pub irq_base: u8,
+    /// A read gives ISR.
+    pub read_isr: bool,
+    /// Level-triggered inputs.
+    pub elcr: u8,
+    /// Special fully nested mode.
+    pub special_fully_nested: bool,
+}
+
+/// The registers of an I/O APIC (Intel 82093AA data sheet).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct IoApicRegisters {
+    /// Id.
+    pub id: u8,
+    /// Register select.
+    pub select: u8,
+    /// Redirection table.
+    pub redirections: Vec<u64>,
+    /// Pending inputs.
+    pub irr: u32,
+}
+
+/// The in-kernel interrupt controllers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct IrqChipState {
+    /// Master and slave.
+    pub pics: [PicRegisters; 2],
+    /// The I/O APIC.
+    pub ioapic: IoApicRegisters,
+}
+
 /// A machine's means of execution.
 pub trait Accelerator: Send + Sync {
     /// "kvm", "tcg", "qtest".
@@ -119,6 +162,11 @@ pub trait Accelerator: Send + Sync {
     /// The in-kernel interrupt controllers: input n is global system interrupt n. `None`: the machine emulates them.
     fn irqchip(&self) -> Option<Arc<dyn LineSink>>;
 
+    /// The registers of the in-kernel interrupt controllers, if there are any.
+    fn irqchip_state(&self) -> Option<IrqChipState> {
+        None
+    }
+
     /// Lets `fd` (an eventfd) take matching writes instead of an exit.
     ///
     /// # Errors
@@ -144,6 +192,15 @@ pub trait Accelerator: Send + Sync {
     /// The host refuses.
     fn remove_irqfd(&self, _gsi: u32, _fd: BorrowedFd<'_>) -> Result<(), AccelError> {
         Err(AccelError::Unsupported(format!("{} has no interrupt descriptors", self.name())))
+    }
+
+    /// Keeps the in-kernel PIT's interrupt 0 back while the HPET's legacy replacement is on. Called under the board
+    /// lock. Without an in-kernel PIT there is nothing to do.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn set_pit_replaced(&self, _replaced: bool) -> Result<(), AccelError> {
+        Ok(())
     }
 
     /// The machine stopped: guest-visible clocks stand still.

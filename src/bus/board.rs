@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::mem::{Backing, FlatRange, MappingId, MemoryMap, PAGE_SIZE, RamBlock, RamRange};
 
 use super::device::{At, Decode, Device, DeviceId, Region, Reset, Token, Width};
-use super::pci::{BarKind, ConfigChange, PciAddress};
+use super::pci::{Bar, BarKind, ConfigChange, PciAddress};
 use super::ports::{PortId, PortMap, PortRange, PortTarget};
 
 /// What answers in a memory-mapped range.
@@ -387,6 +387,15 @@ impl Board {
     #[must_use]
     pub fn pci_address(&self, device: DeviceId) -> Option<PciAddress> {
         self.slots.get(device.0 as usize)?.pci.as_ref().map(|pci| pci.address)
+    }
+
+    /// The base address registers of a function that exist: number, declaration, where it decodes now.
+    pub fn pci_bars(&mut self, address: PciAddress) -> Vec<(usize, Bar, Option<u64>)> {
+        let Some(id) = self.pci.get(&address).copied() else { return Vec::new() };
+        let Some(function) = self.device(id).and_then(Device::as_pci) else { return Vec::new() };
+        let config = function.config();
+        let bars = config.bars().into_iter().enumerate();
+        bars.filter_map(|(index, bar)| Some((index, bar?, config.bar_mapping(index)))).collect()
     }
 
     /// Reads up to 4 bytes of configuration space; all ones where there is no function.
@@ -870,7 +879,7 @@ impl GuestBus for BoardCell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::{Bar, ConfigSpace, PciFunction};
+    use crate::bus::{ConfigSpace, PciFunction};
 
     /// Remembers accesses; reads return the offset.
     struct Recorder {

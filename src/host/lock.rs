@@ -1,5 +1,5 @@
 //! Byte-range locks that belong to an open file description (`F_OFD_SETLK`, fcntl(2)): what QEMU's image locking is
-//! made of. Shared locks only; who conflicts with whom is the caller's protocol.
+//! made of, and what keeps a process's number file. Who conflicts with whom is the caller's protocol.
 
 #![expect(unsafe_code)] // UNSAFE: fcntl with a flock
 
@@ -12,6 +12,14 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// Another description holds an exclusive lock there, or the file system has no locks.
 pub fn lock_shared(fd: BorrowedFd<'_>, start: u64, len: u64) -> io::Result<()> {
     set(fd, libc::F_RDLCK, start, len)
+}
+
+/// Takes an exclusive lock on `len` bytes at `start`; 0 bytes reach to the end of the file.
+///
+/// # Errors
+/// Another description holds a lock there, or the file system has no locks.
+pub fn lock_exclusive(fd: BorrowedFd<'_>, start: u64, len: u64) -> io::Result<()> {
+    set(fd, libc::F_WRLCK, start, len)
 }
 
 /// Drops this description's locks on `len` bytes at `start`.

@@ -3,7 +3,7 @@
 
 pub mod fd;
 pub mod lock;
+pub mod process;
 pub mod signal;
-pub mod time;
 pub mod tty;
 pub mod zone;

@@ -18,6 +18,8 @@ pub struct LocalTime {
     pub minute: i32,
     /// 0 to 60.
     pub second: i32,
+    /// How far it is ahead of UTC, in seconds.
+    pub ahead_seconds: i64,
 }
 
 /// Converts seconds since 1970-01-01 00:00 UTC; `None` if the year does not fit.
@@ -38,5 +40,6 @@ pub fn local_time(seconds: i64) -> Option<LocalTime> {
         hour: tm.tm_hour,
         minute: tm.tm_min,
         second: tm.tm_sec,
+        ahead_seconds: tm.tm_gmtoff,
     })
 }

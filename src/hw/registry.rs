@@ -79,7 +79,7 @@ const CHARDEV: Property =
 /// "Not given": the machine chooses.
 const UNSET: Option<&str> = Some("4294967295");
 
-/// The chips of `hw::char`, `hw::chipset`, `hw::input` and `hw::timer`.
+/// The chips of `hw::char`, `hw::chipset`, `hw::display`, `hw::input` and `hw::timer`.
 pub const CLASSES: &[Class] = &[
     Class::isa(
         "isa-debug-exit",
@@ -127,6 +127,27 @@ pub const CLASSES: &[Class] = &[
         .described("Policy for handling lost ticks (discard/delay/slew)")],
     )
     .part_of_the_machine(),
+    Class {
+        name: "VGA",
+        alias: None,
+        bus: Some("PCI"),
+        category: Category::Display,
+        description: None,
+        user_creatable: true,
+        properties: &[
+            Property::new("addr", Kind::Str, None).described("Slot and optional function number, example: 06.0 or 06"),
+            Property::new("edid", Kind::Bool, Some("on")),
+            Property::new("mmio", Kind::Bool, Some("on")),
+            Property::new("qemu-extended-regs", Kind::Bool, Some("on")),
+            Property::new("refresh_rate", Kind::Uint32, Some("0")),
+            Property::new("romfile", Kind::Str, None),
+            Property::new("vgamem_mb", Kind::Uint32, Some("16")),
+            Property::new("xmax", Kind::Uint32, Some("0")),
+            Property::new("xres", Kind::Uint32, Some("0")),
+            Property::new("ymax", Kind::Uint32, Some("0")),
+            Property::new("yres", Kind::Uint32, Some("0")),
+        ],
+    },
     Class {
         name: "PIIX4_PM",
         alias: None,

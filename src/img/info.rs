@@ -53,6 +53,15 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     Ok(0)
 }
 
+/// What `info` says of an open image: QMP's ImageInfo and the text, for a machine's monitors.
+///
+/// # Errors
+/// The host cannot tell a size.
+pub fn describe(image: &Image) -> std::io::Result<(Value, String)> {
+    let facts = Facts::of(image)?;
+    Ok((facts.json(), facts.human()))
+}
+
 /// What there is to say about one image.
 struct Facts {
     filename: String,

@@ -7,7 +7,7 @@ mod convert;
 mod create;
 mod create_options;
 mod help;
-mod info;
+pub mod info;
 mod map;
 mod report;
 mod resize;

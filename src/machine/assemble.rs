@@ -2,22 +2,23 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::bus::DeviceRef;
-use crate::hw::display::vga::Vga;
 use crate::hw::ide::{DriveKind, FaultSink, IoFault};
+
+use crate::accel::Accelerator;
+use crate::bus::{BoardCell, DeviceRef};
+use crate::hw::display::vga::Vga;
 use crate::ui::{ConsoleKind, ConsoleSource, Refresh, Surface};
 
 use super::build::{BuildError, Surroundings};
 use super::config::{Config, DisplaySpec};
 use super::devices::{Placed, Site};
 use super::drives::Drives;
+use super::fabric::IrqCounter;
 use super::firmware::{self, Facts};
 use super::input::Ps2Input;
 use super::layout::{DiskGeometry, cpus_cmos, disks_cmos, effective_order};
 use super::pc::{self, Pc, PcOptions, Wiring};
 use super::rom::RomSearch;
-use crate::accel::Accelerator;
-use crate::bus::BoardCell;
 
 /// What the processors are, for the firmware.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +38,10 @@ pub struct Assembled {
     pub placed: Placed,
     /// The BIOS file's name and length in bytes.
     pub bios: (String, u64),
+    /// How often each interrupt was raised.
+    pub interrupts: Arc<IrqCounter>,
+    /// Length in bytes of each fw_cfg file.
+    pub fw_cfg_files: Vec<(String, u64)>,
 }
 
 /// Hears of failed disk requests; the machine does not exist yet when the controller is built.
@@ -126,6 +131,7 @@ pub fn assemble(
         nographic: config.process.nographic || config.displays.contains(&DisplaySpec::None),
     };
     let fw_cfg = firmware::fill(config, &facts)?.build(wiring.ram.clone());
+    let fw_cfg_files = fw_cfg.files().map(|(name, _, len)| (name.to_owned(), len as u64)).collect();
     let mut board = wiring.cell.lock();
     pc::add_fw_cfg(&mut board, fw_cfg);
     let drives_info = board.with(&pc.ide, |ide| ide.drives()).unwrap_or_default();
@@ -152,7 +158,8 @@ pub fn assemble(
     pc.set_boot_order(&mut board, effective_order(&config.boot, true));
     drop(board);
     surroundings.display.set_guest_input(Arc::new(Ps2Input::new(Arc::clone(&wiring.cell), pc.i8042)));
-    Ok(Assembled { pc, placed, bios: (bios_name, bios.len() as u64) })
+    let bios = (bios_name, bios.len() as u64);
+    Ok(Assembled { pc, placed, bios, interrupts: wiring.irqs.counter(), fw_cfg_files })
 }
 
 /// A display adapter as a console.

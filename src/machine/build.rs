@@ -132,6 +132,7 @@ pub fn build(config: &Config, surroundings: &Surroundings) -> Result<Built, Buil
     let mut apic_ids = Vec::new();
     let has_cpus = config.machine.kind != "none" || config.cpu.model.is_some();
     if has_cpus {
+        warnings.extend(accelerator.check_cpu_count(config.smp.cpus, config.smp.max_cpus).map_err(text_of)?);
         let host = accelerator.host_cpu().map_err(|error| BuildError::Text(error.to_string()))?;
         let resolved = cpu::resolve(config.cpu.model.as_deref(), &config.cpu.properties, topology, &host)
             .map_err(|error| BuildError::Text(error.to_string()))?;
@@ -157,6 +158,7 @@ pub fn build(config: &Config, surroundings: &Surroundings) -> Result<Built, Buil
             clock: clock.clone(),
             irqs: IrqFabric::new(&irqchip),
             power: late.power_sink(),
+            replace_pit: replace_pit(&accelerator),
         };
         let boot = Boot { cpus: apic_ids, signature };
         let assembled = assemble::assemble(config, surroundings, &wiring, &drives, &boot, &faults)?;
@@ -193,6 +195,20 @@ pub fn build(config: &Config, surroundings: &Surroundings) -> Result<Built, Buil
         machine.set_vcpus(vcpus);
     }
     Ok(Built { machine, pc, drives, warnings })
+}
+
+/// The in-kernel PIT keeps its interrupt to itself while the HPET stands in for it.
+fn replace_pit(accelerator: &Arc<dyn Accelerator>) -> Arc<dyn Fn(bool) + Send + Sync> {
+    let accelerator = Arc::clone(accelerator);
+    Arc::new(move |replaced| {
+        if let Err(error) = accelerator.set_pit_replaced(replaced) {
+            log::warn!("HPET legacy replacement: {}", vcpu::describe(&error));
+        }
+    })
+}
+
+fn text_of(error: accel::AccelError) -> BuildError {
+    BuildError::Text(vcpu::describe(&error))
 }
 
 fn topology(config: &Config) -> cpu::Topology {

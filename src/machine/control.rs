@@ -13,7 +13,7 @@ use crate::event::{Clock, LoopHandle};
 use crate::mem::GuestRam;
 
 use super::config::Actions;
-use super::vcpu::{VcpuEvent, Vcpus};
+use super::vcpu::{self, VcpuEvent, Vcpus};
 
 /// Whether the machine runs, and if not, why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -378,6 +378,9 @@ impl Machine {
 
     /// Puts chips and vCPUs into their power-on state. The machine does not run.
     pub fn reset_parts(&self) {
+        if let Err(error) = self.parts.accelerator.reset_chips() {
+            log::warn!("interrupt controllers: {}", vcpu::describe(&error));
+        }
         self.parts.board.lock().reset(Reset::System);
         let Some(vcpus) = self.vcpus.get() else { return };
         for index in 0..vcpus.count() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::bus::{Board, Decode, DeviceRef, PciAddress};
 use crate::chardev::{CharHandle, Chardevs, Claim};
 use crate::hw::char::debugcon::{self, DebugCon};
+use crate::hw::char::parallel::{self, Parallel};
 use crate::hw::char::uart16550::{self, Uart16550};
 use crate::hw::chipset::debug_exit::{self, DebugExit};
 use crate::hw::display::edid::Monitor;
@@ -16,7 +17,7 @@ use crate::mem::RamBlock;
 use super::build::BuildError;
 use super::config::{Config, DeviceSpec, DriveInterface, VgaKind};
 use super::drives::{Drive, Drives};
-use super::pc::{Pc, SERIAL_PORTS, Wiring};
+use super::pc::{PARALLEL_PORTS, Pc, SERIAL_PORTS, Wiring};
 use super::props::Props;
 use super::rom::RomSearch;
 use super::serial::{Mute, UartSink};
@@ -40,6 +41,7 @@ pub struct Placed {
     pub devices: Vec<PlacedDevice>,
     next_slot: u8,
     next_serial: usize,
+    next_parallel: usize,
 }
 
 /// A device as monitors list it.
@@ -114,6 +116,15 @@ impl Site<'_> {
                 None => self.placed.next_serial += 1,
             }
         }
+        for chardev in &config.parallels {
+            if self.placed.next_parallel >= PARALLEL_PORTS.len() {
+                return Err(BuildError::Text("too many parallel ports: this machine has 3".to_owned()));
+            }
+            match chardev {
+                Some(id) => self.parallel(Props::of_globals("isa-parallel", &config.globals), Some(id), "")?,
+                None => self.placed.next_parallel += 1,
+            }
+        }
         if let Some(id) = &config.debugcon {
             self.debugcon(Props::of_globals("isa-debugcon", &config.globals), Some(id), "")?;
         }
@@ -131,6 +142,7 @@ impl Site<'_> {
         match spec.driver.as_str() {
             "VGA" => self.vga(props, id),
             "isa-serial" => self.serial(props, None, id),
+            "isa-parallel" => self.parallel(props, None, id),
             "isa-debugcon" => self.debugcon(props, None, id),
             "isa-debug-exit" => self.debug_exit(props, id),
             "ide-hd" | "ide-cd" => self.ide_drive(spec, props, id),
@@ -265,6 +277,40 @@ impl Site<'_> {
             ("chardev", format!("{:?}", chardev.unwrap_or(""))),
         ];
         self.remember("isa-serial", id, "ISA", properties);
+        Ok(())
+    }
+
+    fn parallel(&mut self, mut props: Props<'_>, chardev: Option<&str>, id: &str) -> Result<(), BuildError> {
+        let index = props.number("index", self.placed.next_parallel as u64, 0, 2)?;
+        let index = usize::try_from(index).unwrap_or(0);
+        let (base, irq) = PARALLEL_PORTS[index];
+        let base = props.u16("iobase", base)?;
+        let irq = u8::try_from(props.number("irq", irq.into(), 0, 15)?).unwrap_or(7);
+        let named = props.text("chardev");
+        let chardev = chardev.or(named);
+        let claim = self.claim(&props, chardev)?;
+        if claim.is_none() {
+            return Err(props.error("Can't create parallel device, empty char device"));
+        }
+        props.finish()?;
+        self.placed.next_parallel = self.placed.next_parallel.max(index + 1);
+        let output = claim.as_ref().map_or_else(CharHandle::unconnected, Claim::handle);
+        {
+            let mut board = self.board();
+            let port = board.add("parallel", Parallel::new(self.wiring.irqs.isa(irq), output));
+            board.map_ports(port.id(), parallel::PORTS, Decode::BYTES, base, 8);
+        }
+        if let Some(claim) = claim {
+            claim.connect(Arc::new(Mute));
+        }
+        self.placed.parallel_ports.push((base, irq));
+        let properties = vec![
+            ("index", format!("{index} ({index:#x})")),
+            ("iobase", format!("{base} ({base:#x})")),
+            ("irq", format!("{irq} ({irq:#x})")),
+            ("chardev", format!("{:?}", chardev.unwrap_or(""))),
+        ];
+        self.remember("isa-parallel", id, "ISA", properties);
         Ok(())
     }
 

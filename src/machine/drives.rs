@@ -61,7 +61,7 @@ impl Drives {
         for spec in &config.nodes {
             let image = opener
                 .open(&node_options(spec), OpenFlags::default())
-                .map_err(|error| BuildError::option(&spec.origin, error.to_string()))?;
+                .map_err(|error| BuildError::option(&spec.origin, error.full_text()))?;
             opener.nodes.insert(image.node_name.clone(), image);
         }
         let mut list = Vec::new();
@@ -133,7 +133,7 @@ fn disk(image: Option<Image>, ram: &GuestRam) -> Disk {
 
 fn open_medium(opener: &mut Opener, node: &NodeSpec, spec: &DriveSpec) -> Result<Image, BuildError> {
     let flags = OpenFlags { read_only: spec.read_only || spec.cdrom, snapshot: spec.snapshot, ..OpenFlags::default() };
-    opener.open(&node_options(node), flags).map_err(|error| BuildError::option(&spec.origin, error.to_string()))
+    opener.open(&node_options(node), flags).map_err(|error| BuildError::option(&spec.origin, error.full_text()))
 }
 
 /// Opens another medium for a drive (`change`).
@@ -143,5 +143,5 @@ fn open_medium(opener: &mut Opener, node: &NodeSpec, spec: &DriveSpec) -> Result
 pub fn open_another(filename: &str, format: Option<&str>, read_only: bool) -> Result<(Image, Vec<String>), String> {
     let mut options = NodeOptions::file(filename);
     options.driver = format.map(str::to_owned);
-    crate::block::open(&options, OpenFlags { read_only, ..OpenFlags::default() }).map_err(|error| error.to_string())
+    crate::block::open(&options, OpenFlags { read_only, ..OpenFlags::default() }).map_err(|error| error.full_text())
 }

@@ -39,12 +39,15 @@ impl RamLayout {
     #[must_use]
     pub fn e820(self) -> Vec<u8> {
         let mut table = Vec::new();
+        // Pages that KVM uses on some hosts (accel::kvm::IDENTITY_MAP_ADDRESS); QEMU reserves them on all.
+        let kvm = (0xfeff_c000, 0x4000);
         let mut entry = |start: u64, len: u64, kind: u32| {
             table.extend_from_slice(&start.to_le_bytes());
             table.extend_from_slice(&len.to_le_bytes());
             table.extend_from_slice(&kind.to_le_bytes());
         };
         entry(0, self.below_4g, 1);
+        entry(kvm.0, kvm.1, 2);
         if self.above_4g > 0 {
             entry(FOUR_GIB, self.above_4g, 1);
         }
@@ -157,7 +160,7 @@ mod tests {
     fn memory_below_the_hole_is_one_piece() {
         let layout = RamLayout::new(128 << 20);
         assert_eq!(layout, RamLayout { below_4g: 128 << 20, above_4g: 0 });
-        assert_eq!(layout.e820().len(), 20);
+        assert_eq!(layout.e820().len(), 40);
         let cmos = layout.cmos();
         assert_eq!(u16::from_le_bytes([value(&cmos, 0x34), value(&cmos, 0x35)]), 0x700);
     }

@@ -16,7 +16,7 @@ mod rom;
 mod serial;
 mod vcpu;
 
-pub use assemble::{Assembled, VgaConsole};
+pub use assemble::Assembled;
 pub use build::{BuildError, Built, Surroundings, build};
 pub use control::{Cause, ControlError, EventListener, Machine, MachineEvent, Parts, RunState};
 pub use devices::{Placed, PlacedDevice, PlacedDrive};
@@ -26,10 +26,16 @@ pub use pc::Pc;
 pub use rom::{RomError, RomSearch};
 pub use vcpu::{VcpuEvent, VcpuListener, Vcpus};
 
+/// The name that the program was called by, without folders.
+#[must_use]
+pub fn program_name() -> String {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = program.as_deref().and_then(std::path::Path::file_name).and_then(std::ffi::OsStr::to_str);
+    name.unwrap_or("qemu-kvm").to_owned()
+}
+
 /// A message of the program's own as people see it on standard error.
 #[must_use]
 pub fn message(text: &str) -> String {
-    let program = std::env::args_os().next().map(std::path::PathBuf::from);
-    let name = program.as_deref().and_then(std::path::Path::file_name).and_then(std::ffi::OsStr::to_str);
-    format!("{}: {text}", name.unwrap_or("qemu-kvm"))
+    format!("{}: {text}", program_name())
 }

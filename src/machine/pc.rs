@@ -6,8 +6,11 @@
 use std::sync::{Arc, Weak};
 
 use crate::block::BlockQueue;
-use crate::bus::{A20Gate, Board, BoardCell, Decode, DeviceId, DeviceRef, PciAddress, PowerSink, Token};
+use crate::bus::{
+    A20Gate, Board, BoardCell, Decode, DeviceId, DeviceRef, IrqLine, LineSink, PciAddress, PowerSink, Token, Width,
+};
 use crate::event::{Clock, ClockKind, LoopHandle, NS_PER_SEC, Timer, realtime_ns};
+use crate::hw::chipset::dma8237::{self, Dma8237};
 use crate::hw::chipset::fw_cfg::{self, FwCfg};
 use crate::hw::chipset::i440fx::{I440fx, PAM_SEGMENTS, PamSegment, SMRAM_WINDOW};
 use crate::hw::chipset::piix3::{self, Piix3};
@@ -15,6 +18,7 @@ use crate::hw::chipset::piix4_pm::{self, Piix4Pm};
 use crate::hw::chipset::port92::{self, Port92};
 use crate::hw::ide::{self, Chip, DriveOptions, FaultSink, PiixIde};
 use crate::hw::input::i8042::{self, I8042};
+use crate::hw::timer::hpet::{self, Hpet, LegacyGate};
 use crate::hw::timer::mc146818::{self, LostTicks, Mc146818, TimeSource};
 use crate::mem::{Backing, GuestRam, RamBlock};
 
@@ -39,6 +43,12 @@ pub const SERIAL_PORTS: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0
 /// A0000h to FFFFFh: display window, option ROMs, BIOS.
 const LEGACY_HOLE: (u64, u64) = (0xa_0000, 0x10_0000);
 
+/// ISA parallel ports: base and interrupt.
+pub const PARALLEL_PORTS: [(u16, u8); 3] = [(0x378, 7), (0x278, 5), (0x3bc, 7)];
+
+/// Comparators of the HPET.
+const HPET_TIMERS: u8 = 3;
+
 const HOST_BRIDGE: PciAddress = PciAddress::new(0, 0);
 const ISA_BRIDGE: PciAddress = PciAddress::new(1, 0);
 const IDE: PciAddress = PciAddress::new(1, 1);
@@ -58,6 +68,8 @@ pub struct Wiring {
     pub irqs: IrqFabric,
     /// The power switch.
     pub power: PowerSink,
+    /// Takes the PIT's interrupt away, or gives it back: the HPET replaces it.
+    pub replace_pit: Arc<dyn Fn(bool) + Send + Sync>,
 }
 
 impl Wiring {
@@ -194,7 +206,18 @@ pub fn build(wiring: &Wiring, options: &PcOptions, bios: &[u8], faults: FaultSin
     let port = board.add("port92", Port92::new(a20, Arc::clone(&wiring.power)));
     board.map_ports(port.id(), port92::PORT, Decode::BYTES, 0x92, 1);
 
-    let rtc = add_rtc(board, wiring, options.rtc);
+    // The DMA controllers and their page registers.
+    let dma = board.add("i8257", Dma8237::new());
+    board.map_ports(dma.id(), dma8237::CONTROLLER1, Decode::BYTES, 0x00, 16);
+    board.map_ports(dma.id(), dma8237::CONTROLLER2, Decode::BYTES, 0xc0, 32);
+    board.map_ports(dma.id(), dma8237::PAGES, Decode::BYTES, 0x80, 16);
+
+    let rtc_gate = LegacyGate::new(wiring.irqs.sink());
+    let rtc_irq = IrqLine::new(Arc::clone(&rtc_gate) as Arc<dyn LineSink>, 8);
+    let rtc = add_rtc(board, wiring, options.rtc, rtc_irq);
+    if options.hpet {
+        add_hpet(board, wiring, rtc_gate);
+    }
     let pm = add_power_management(board, wiring, options);
     let ide = add_ide(board, wiring, faults);
     Ok(Pc { i8042, rtc, pm, ide, system_ram: ram, layout })
@@ -206,12 +229,16 @@ fn rtc_start_ns(base: RtcBase) -> i64 {
     let second = i64::try_from(NS_PER_SEC).unwrap_or(i64::MAX);
     match base {
         RtcBase::Utc => now,
-        RtcBase::LocalTime => now.saturating_add(crate::host::time::utc_offset_seconds().saturating_mul(second)),
+        RtcBase::LocalTime => now.saturating_add(ahead_of_utc_seconds(now / second).saturating_mul(second)),
         RtcBase::Date(seconds) => seconds.saturating_mul(second),
     }
 }
 
-fn add_rtc(board: &mut Board, wiring: &Wiring, spec: RtcSpec) -> DeviceRef<Mc146818> {
+fn ahead_of_utc_seconds(now_seconds: i64) -> i64 {
+    crate::host::zone::local_time(now_seconds).map_or(0, |local| local.ahead_seconds)
+}
+
+fn add_rtc(board: &mut Board, wiring: &Wiring, spec: RtcSpec, irq: IrqLine) -> DeviceRef<Mc146818> {
     let id = board.reserve("mc146818rtc");
     let source = match spec.clock {
         RtcClock::Host => TimeSource::Host,
@@ -221,10 +248,24 @@ fn add_rtc(board: &mut Board, wiring: &Wiring, spec: RtcSpec) -> DeviceRef<Mc146
     let lost_ticks = if spec.slew { LostTicks::Slew } else { LostTicks::Discard };
     let timer = wiring.timer(id, mc146818::TIMER_TOKEN);
     let start = rtc_start_ns(spec.base);
-    let rtc =
-        board.install(id, Mc146818::new(wiring.irqs.isa(8), wiring.clock.clone(), timer, source, start, lost_ticks));
+    let rtc = board.install(id, Mc146818::new(irq, wiring.clock.clone(), timer, source, start, lost_ticks));
     board.map_ports(id, mc146818::PORTS, Decode::BYTES, 0x70, 2);
     rtc
+}
+
+/// While the HPET stands in for them, the PIT and the RTC interrupt nobody (IA-PC HPET 1.0a, 2.3.5).
+fn add_hpet(board: &mut Board, wiring: &Wiring, rtc_gate: Arc<LegacyGate>) {
+    let id = board.reserve("hpet");
+    let timers = (0..HPET_TIMERS).map(|index| wiring.timer(id, hpet::timer_token(index))).collect();
+    let replace_pit = Arc::clone(&wiring.replace_pit);
+    let legacy = Box::new(move |on: bool| {
+        rtc_gate.set_blocked(on);
+        replace_pit(on);
+    });
+    let chip = Hpet::new(wiring.irqs.sink(), wiring.clock.clone(), timers, hpet::ROUTES_I440FX, legacy);
+    board.install(id, chip);
+    let decode = Decode { min: Width::B4, max: Width::B8 };
+    board.map_mmio(id, hpet::REGISTERS, decode, hpet::BASE, hpet::LEN, priority::ROM);
 }
 
 fn add_power_management(board: &mut Board, wiring: &Wiring, options: &PcOptions) -> DeviceRef<Piix4Pm> {
@@ -266,13 +307,7 @@ fn add_ide(board: &mut Board, wiring: &Wiring, faults: FaultSink) -> DeviceRef<P
 /// Puts fw_cfg on the board, once all that it tells is known.
 pub fn add_fw_cfg(board: &mut Board, device: FwCfg) -> DeviceRef<FwCfg> {
     let device = board.add("fw_cfg", device);
-    board.map_ports(
-        device.id(),
-        fw_cfg::PORTS,
-        Decode { min: crate::bus::Width::B1, max: crate::bus::Width::B2 },
-        0x510,
-        2,
-    );
+    board.map_ports(device.id(), fw_cfg::PORTS, Decode { min: Width::B1, max: Width::B2 }, 0x510, 2);
     board.map_ports(device.id(), fw_cfg::DMA_PORTS, Decode::UP_TO_4, 0x514, 8);
     device
 }

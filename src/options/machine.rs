@@ -52,6 +52,20 @@ const LAST_DEPRECATED: (u32, u32) = (7, 0);
 /// QEMU's other machines.
 const FOREIGN: &[&str] = &["microvm", "q35", "isapc", "x-remote", "xenfv", "xenpv"];
 
+/// Every machine type: its name, another name for it, and whether it is the default.
+#[must_use]
+pub fn machine_types() -> Vec<(String, Option<String>, bool)> {
+    let mut types: Vec<_> = PC_VERSIONS
+        .iter()
+        .map(|version| {
+            let latest = *version == newest();
+            (format!("{PC_PREFIX}{}.{}", version.0, version.1), latest.then(|| "pc".to_owned()), latest)
+        })
+        .collect();
+    types.push(("none".to_owned(), None, false));
+    types
+}
+
 /// A machine, found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Found {

@@ -40,6 +40,7 @@ use low::Low;
 use stop::{Origin, Stop};
 
 pub use help::{QEMU_VERSION, version};
+pub use machine::machine_types;
 pub use tables::{CpuModelInfo, DeviceInfo, PropertyInfo, Tables};
 
 /// What a command line asks for.

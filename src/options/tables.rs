@@ -186,17 +186,13 @@ impl Tables {
     /// CPU properties are not among it: `cpu::resolve` knows which of them a model takes.
     #[must_use]
     pub fn of_this_build() -> Self {
-        let plain = Self::default();
-        let mut devices: Vec<DeviceInfo> = registry::classes().iter().map(DeviceInfo::from).collect();
-        // The display's class is not in the registry.
-        devices.extend(plain.devices.into_iter().filter(|device| device.name == "VGA"));
         Self {
             cpu_models: model_names()
                 .into_iter()
                 .map(|(name, description)| CpuModelInfo { name, description })
                 .collect(),
             cpu_help: Some(crate::cpu::help),
-            devices,
+            devices: registry::classes().iter().map(DeviceInfo::from).collect(),
             keymaps: Keymap::names().map(str::to_owned).collect(),
             rom_dirs: RomSearch::new(&[]).folders().iter().map(|dir| dir.display().to_string()).collect(),
             trace_points: words(crate::trace::POINTS),

@@ -1,5 +1,7 @@
 //! The process: start-up order, signals, exit status.
 
+mod background;
+mod control;
 mod start;
 
 use std::ffi::OsString;

@@ -1,14 +1,19 @@
 //! From a configuration to a running process, and its end.
 
+use std::ffi::CString;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use super::background::{self, PidFile};
+use super::control::Session;
 use crate::chardev::{CharOutput, Chardevs, Hooks, MuxKeys, Spec, VcRequest};
 use crate::event::{Clock, EventLoop, Interest, LoopHandle};
 use crate::host::signal::{SignalFd, TERMINATION};
 use crate::machine::config::{Config, DisplaySpec, VncSpec};
 use crate::machine::{self, BuildError, Built, Cause, Machine, Surroundings};
+use crate::monitor::{Control, Mode, Monitors};
 use crate::options::Tables;
+use crate::trace;
 use crate::ui::keymap::Keymap;
 use crate::ui::text::{TextConsole, TextSize};
 use crate::ui::vnc;
@@ -20,6 +25,9 @@ pub enum StartError {
     /// The machine.
     #[error("{0}")]
     Build(#[from] BuildError),
+    /// Anything else; the text is QEMU's where it has one.
+    #[error("{0}")]
+    Text(String),
     /// The host.
     #[error("{what}: {source}")]
     Host {
@@ -45,27 +53,61 @@ pub fn tables() -> Tables {
 /// # Errors
 /// Something that the configuration names cannot be had.
 pub fn run(config: &Config) -> Result<u8, StartError> {
+    // Before the first thread: a fork takes one thread only.
+    let parent = if config.process.daemonize {
+        match background::daemonize()? {
+            Ok(parent) => Some(parent),
+            Err(status) => return Ok(status),
+        }
+    } else {
+        None
+    };
     let signals = SignalFd::block(TERMINATION).map_err(host("signals"))?;
+    install_log(config)?;
+    if let Some(name) = config.process_name.as_deref().and_then(|name| CString::new(name).ok()) {
+        // The name is only for people's process lists; the kernel cuts it to 15 bytes.
+        let _ = rustix::thread::set_name(&name);
+    }
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
+    let user = background::find_user(&config.process)?;
+    let pid_file = config.process.pidfile.as_deref().map(PidFile::create).transpose()?;
+
     let event_loop = EventLoop::new(Clock::stopped()).map_err(host("main loop"))?;
     let handle = event_loop.handle();
     let display = Arc::new(Display::new());
-    let machine_slot: Arc<std::sync::OnceLock<Weak<Machine>>> = Arc::default();
+    let machine_slot: Arc<OnceLock<Weak<Machine>>> = Arc::default();
     let consoles = Arc::<Consoles>::default();
     let chardevs = open_chardevs(config, &handle, &machine_slot, &consoles, &display)?;
     let surroundings = Surroundings { handle: handle.clone(), chardevs: Arc::clone(&chardevs), display };
-    let Built { machine, pc: _pc, drives: _drives, warnings } = machine::build(config, &surroundings)?;
+    let Built { machine, pc, drives, warnings } = machine::build(config, &surroundings)?;
     // Only this call ever sets it.
     let _ = machine_slot.set(Arc::downgrade(&machine));
     for warning in warnings {
         eprintln!("{}", machine::message(&warning));
     }
     consoles.show_on(&surroundings.display);
+    let session = Arc::new(Session {
+        machine: Arc::clone(&machine),
+        pc,
+        drives,
+        chardevs: Arc::clone(&chardevs),
+        display: Arc::clone(&surroundings.display),
+        servers: OnceLock::new(),
+        config: config.clone(),
+    });
+    let monitors = open_monitors(config, &handle, &session)?;
     let ticker = DisplayTicker::new(&handle, &surroundings.display);
-    let servers = start_displays(config, &surroundings.display)?;
+    let servers = start_displays(config, &handle, &surroundings.display, &monitors)?;
+    // Only this call ever sets it.
+    let _ = session.servers.set(servers.clone());
     let signals = watch_signals(signals, &handle, &machine)?;
+    background::drop_privileges(&config.process, user.as_ref())?;
+    if let Some(parent) = parent {
+        parent.release().map_err(host("daemonize"))?;
+    }
+
     if !config.start_paused {
         machine.resume().map_err(|error| BuildError::Text(error.to_string()))?;
     }
@@ -77,13 +119,39 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         server.stop();
     }
     chardevs.close_all();
+    drop(pid_file);
     Ok(machine.exit_status())
+}
+
+fn install_log(config: &Config) -> Result<(), StartError> {
+    let settings = trace::Settings {
+        program: machine::program_name(),
+        items: config.log.items.clone(),
+        file: config.log.file.clone(),
+        patterns: config.log.trace.clone(),
+        trace_file: config.log.trace_file.clone(),
+        timestamp: config.log.timestamp,
+    };
+    trace::install(&settings).map_err(|error| StartError::Text(error.to_string()))
+}
+
+/// The monitors of `-monitor`, `-qmp` and `-mon`; they hear what happens to the machine.
+fn open_monitors(config: &Config, handle: &LoopHandle, session: &Arc<Session>) -> Result<Arc<Monitors>, StartError> {
+    let control: Arc<dyn Control> = Arc::clone(session) as Arc<dyn Control>;
+    let monitors = Monitors::new(handle.clone(), control);
+    let listener = Arc::clone(&monitors);
+    session.machine.add_listener(Arc::new(move |event| listener.machine_event(event)));
+    for spec in &config.monitors {
+        let mode = if spec.qmp { Mode::Control { pretty: spec.pretty } } else { Mode::Human };
+        monitors.open(&spec.chardev, mode).map_err(|error| BuildError::option(&spec.origin, error.to_string()))?;
+    }
+    Ok(monitors)
 }
 
 fn open_chardevs(
     config: &Config,
     handle: &LoopHandle,
-    machine: &Arc<std::sync::OnceLock<Weak<Machine>>>,
+    machine: &Arc<OnceLock<Weak<Machine>>>,
     consoles: &Arc<Consoles>,
     display: &Arc<Display>,
 ) -> Result<Arc<Chardevs>, StartError> {
@@ -169,16 +237,27 @@ impl Consoles {
     }
 }
 
-fn start_displays(config: &Config, display: &Arc<Display>) -> Result<Vec<Arc<vnc::Server>>, StartError> {
+fn start_displays(
+    config: &Config,
+    handle: &LoopHandle,
+    display: &Arc<Display>,
+    monitors: &Arc<Monitors>,
+) -> Result<Vec<Arc<vnc::Server>>, StartError> {
     let mut servers = Vec::new();
     for spec in &config.displays {
         let DisplaySpec::Vnc(spec) = spec else { continue };
-        servers.push(start_vnc(config, spec, display)?);
+        servers.push(start_vnc(config, spec, handle, display, monitors)?);
     }
     Ok(servers)
 }
 
-fn start_vnc(config: &Config, spec: &VncSpec, display: &Arc<Display>) -> Result<Arc<vnc::Server>, StartError> {
+fn start_vnc(
+    config: &Config,
+    spec: &VncSpec,
+    handle: &LoopHandle,
+    display: &Arc<Display>,
+    monitors: &Arc<Monitors>,
+) -> Result<Arc<vnc::Server>, StartError> {
     let fail = |text: String| StartError::Build(BuildError::option(&spec.origin, text));
     let keymap = Keymap::load(config.keymap.as_deref().unwrap_or("en-us")).map_err(|e| fail(e.to_string()))?;
     let parsed = vnc::Spec::parse(spec.id.as_deref(), &spec.address, spec.to, &spec.options)
@@ -188,7 +267,11 @@ fn start_vnc(config: &Config, spec: &VncSpec, display: &Arc<Display>) -> Result<
     let settings = vnc::Settings {
         desktop_name: vnc::desktop_name(config.name.as_deref()),
         keymap,
-        observer: Arc::new(Watchers { display: Arc::downgrade(display) }),
+        observer: Arc::new(Watchers {
+            handle: handle.clone(),
+            display: Arc::downgrade(display),
+            monitors: Arc::clone(monitors),
+        }),
     };
     let server = vnc::Server::start(listening, display, settings).map_err(host("VNC server"))?;
     if let Some(line) = announcement {
@@ -197,9 +280,26 @@ fn start_vnc(config: &Config, spec: &VncSpec, display: &Arc<Display>) -> Result<
     Ok(server)
 }
 
-/// Wakes the display when the first viewer comes.
+/// Wakes the display when the first viewer comes, and tells programs of viewers.
 struct Watchers {
+    handle: LoopHandle,
     display: Weak<Display>,
+    monitors: Arc<Monitors>,
+}
+
+impl Watchers {
+    fn tell(&self, event: &str, client: &vnc::ClientInfo) {
+        let address = |endpoint: &vnc::Endpoint| {
+            serde_json::json!({
+                "host": endpoint.host(),
+                "service": endpoint.service(),
+                "family": endpoint.family(),
+                "websocket": false,
+            })
+        };
+        let data = serde_json::json!({"server": address(&client.local), "client": address(&client.peer)});
+        self.monitors.event(event, Some(data));
+    }
 }
 
 impl vnc::Observer for Watchers {
@@ -207,6 +307,26 @@ impl vnc::Observer for Watchers {
         if let Some(display) = self.display.upgrade() {
             display.wake();
         }
+    }
+
+    fn connected(&self, client: &vnc::ClientInfo) {
+        self.tell("VNC_CONNECTED", client);
+    }
+
+    fn initialized(&self, client: &vnc::ClientInfo) {
+        self.tell("VNC_INITIALIZED", client);
+    }
+
+    fn disconnected(&self, client: &vnc::ClientInfo) {
+        self.tell("VNC_DISCONNECTED", client);
+    }
+
+    fn power(&self, action: vnc::PowerAction) {
+        let control = Arc::clone(&self.monitors.environment().control);
+        self.handle.post(move || match action {
+            vnc::PowerAction::Shutdown => control.system_powerdown(),
+            vnc::PowerAction::Reboot | vnc::PowerAction::Reset => control.system_reset(),
+        });
     }
 }
 

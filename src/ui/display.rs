@@ -174,6 +174,14 @@ impl Display {
         *lock(&self.guest_input) = Some(sink);
     }
 
+    /// An event for the guest, whatever console is shown.
+    pub fn guest_input(&self, event: InputEvent) {
+        let sink = lock(&self.guest_input).clone();
+        if let Some(sink) = sink {
+            sink.input(event);
+        }
+    }
+
     /// Somebody else who shows the display.
     pub fn add_listener(&self, listener: Arc<dyn DisplayListener>) {
         lock(&self.listeners).push(listener);

@@ -9,6 +9,7 @@ mod caps;
 mod cpuid;
 mod fpu;
 mod irq;
+mod irqchip;
 mod kick;
 mod lapic;
 mod memory;
@@ -25,7 +26,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_clock_data, kvm_pit_config};
+use kvm_bindings::{
+    KVM_MAX_CPUID_ENTRIES, KVM_PIT_FLAGS_HPET_LEGACY, KVM_PIT_SPEAKER_DUMMY, kvm_clock_data, kvm_pit_config,
+};
 use kvm_ioctls::{Cap, Kvm as KvmSystem, VmFd};
 
 use crate::bus::LineSink;
@@ -36,7 +39,7 @@ use self::irq::KernelIrqChip;
 use self::kick::Kicker;
 use self::memory::Slots;
 use self::vcpu::KvmVcpu;
-use super::{AccelError, Accelerator, IoEvent, Vcpu};
+use super::{AccelError, Accelerator, IoEvent, IrqChipState, Vcpu};
 
 /// The only version of the interface that there ever was.
 const API_VERSION: i32 = 12;
@@ -342,6 +345,10 @@ impl Accelerator for Kvm {
         Some(Arc::clone(&self.irqchip) as Arc<dyn LineSink>)
     }
 
+    fn irqchip_state(&self) -> Option<IrqChipState> {
+        irqchip::state(&self.vm.fd)
+    }
+
     fn add_ioevent(&self, event: IoEvent, fd: BorrowedFd<'_>) -> Result<(), AccelError> {
         irq::ioeventfd(&self.vm.fd, event, fd, true)
     }
@@ -357,6 +364,16 @@ impl Accelerator for Kvm {
 
     fn remove_irqfd(&self, gsi: u32, fd: BorrowedFd<'_>) -> Result<(), AccelError> {
         irq::remove_irqfd(&self.vm.fd, gsi, fd)
+    }
+
+    fn set_pit_replaced(&self, replaced: bool) -> Result<(), AccelError> {
+        let mut pit = self.vm.fd.get_pit2().map_err(|e| host_error("KVM_GET_PIT2", e))?;
+        if replaced {
+            pit.flags |= KVM_PIT_FLAGS_HPET_LEGACY;
+        } else {
+            pit.flags &= !KVM_PIT_FLAGS_HPET_LEGACY;
+        }
+        self.vm.fd.set_pit2(&pit).map_err(|e| host_error("KVM_SET_PIT2", e))
     }
 
     fn machine_stopped(&self) {
