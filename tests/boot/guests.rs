@@ -1,0 +1,65 @@
+//! Programs of ours in 16-, 32- and 64-bit mode, from a ROM, a boot sector and by `-kernel`.
+
+use crate::machine::{Folder, has_kvm};
+
+const QUIET: &str = "-accel kvm -display none -device isa-debug-exit,iobase=0xf4,iosize=1 -debugcon file:debugcon";
+
+/// Runs a guest to its end: what it wrote to the debug console, and the exit status.
+fn run(folder: &Folder, line: &str) -> (String, i32) {
+    let code = folder.start_line(&format!("{QUIET} {line}")).exit_code();
+    (folder.text("debugcon").replace('\0', ""), code)
+}
+
+fn run_guest(guest: &str, line: &str) -> Option<(String, i32)> {
+    let folder = Folder::new();
+    folder.assemble(guest);
+    has_kvm().then(|| run(&folder, line))
+}
+
+#[test]
+fn a_rom_leaves_with_its_first_instruction() {
+    let Some((text, code)) = run_guest("exit-rom", "-bios exit-rom.bin") else { return };
+    assert_eq!((text.as_str(), code), ("", 1));
+}
+
+#[test]
+fn a_boot_sector_reads_its_disk_through_the_bios() {
+    let Some((text, code)) = run_guest("sector16", "-drive file=sector16.bin,format=raw") else { return };
+    assert_eq!((text.as_str(), code), ("Hello from 16-bit mode. Sector two was read.\r\n", 33));
+}
+
+#[test]
+fn the_second_processor_starts_by_ipi() {
+    let Some((text, code)) = run_guest("smp16", "-smp 2 -drive file=smp16.bin,format=raw") else { return };
+    assert_eq!((text.as_str(), code), ("CPU 1 ran.", 35));
+}
+
+#[test]
+fn without_smp_there_is_no_second_processor() {
+    let Some((text, code)) = run_guest("smp16", "-drive file=smp16.bin,format=raw") else { return };
+    assert_eq!((text.as_str(), code), ("CPU 1 is missing.", 255));
+}
+
+#[test]
+fn a_multiboot_kernel_gets_its_command_line() {
+    let Some((text, code)) = run_guest("multiboot", "-kernel multiboot.elf -append one") else { return };
+    assert_eq!((text.as_str(), code), ("Hello from 32-bit mode: multiboot.elf one", 37));
+}
+
+#[test]
+fn a_multiboot_kernel_finds_its_module() {
+    let folder = Folder::new();
+    folder.assemble("multiboot");
+    if !has_kvm() {
+        return;
+    }
+    std::fs::write(folder.path("module"), b"; the module\0").unwrap();
+    let (text, code) = run(&folder, "-kernel multiboot.elf -append one -initrd module");
+    assert_eq!((text.as_str(), code), ("Hello from 32-bit mode: multiboot.elf one; the module", 37));
+}
+
+#[test]
+fn a_pvh_kernel_enters_64_bit_mode() {
+    let Some((text, code)) = run_guest("pvh64", "-kernel pvh64.elf -append two") else { return };
+    assert_eq!((text.as_str(), code), ("Hello from 64-bit mode: two", 39));
+}

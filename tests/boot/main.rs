@@ -1,0 +1,7 @@
+//! Whole machines on `/dev/kvm`: the real binary with real guests, seen through their serial lines, debug consoles and
+//! VNC. These tests need real time; where KVM cannot be opened they say so and pass.
+#![expect(clippy::unwrap_used, reason = "a test panics to fail")]
+
+mod guests;
+mod machine;
+mod process;
