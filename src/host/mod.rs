@@ -7,3 +7,13 @@ pub mod process;
 pub mod signal;
 pub mod tty;
 pub mod zone;
+
+/// The host's words for an error, as C programs print them: without Rust's "(os error n)".
+#[must_use]
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}

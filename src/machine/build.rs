@@ -8,6 +8,7 @@ use crate::bus::{BoardCell, PowerRequest, PowerSink};
 use crate::chardev::Chardevs;
 use crate::cpu;
 use crate::event::{Clock, LoopHandle};
+use crate::host::reason;
 use crate::hw::firmware::KernelError;
 use crate::mem::GuestRam;
 use crate::ui::Display;
@@ -36,7 +37,7 @@ pub enum BuildError {
     #[error("{0}")]
     Text(String),
     /// The host has not enough memory.
-    #[error("cannot set up guest memory of {size} bytes: {source}")]
+    #[error("cannot set up guest memory of {size} bytes: {}", reason(source))]
     Memory {
         /// Bytes.
         size: u64,

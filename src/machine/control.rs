@@ -409,10 +409,10 @@ impl Machine {
         self.quit(cause);
     }
 
-    /// Ends the machine and the main loop.
-    pub fn quit(&self, cause: Cause) {
+    /// Ends the machine and the main loop. Returns whether that is news.
+    pub fn quit(&self, cause: Cause) -> bool {
         if self.ending.swap(true, Ordering::AcqRel) {
-            return;
+            return false;
         }
         if self.state() == RunState::Running {
             self.halt();
@@ -420,6 +420,7 @@ impl Machine {
         *lock(&self.state) = RunState::Shutdown;
         self.emit(&MachineEvent::Shutdown(cause));
         self.parts.handle.quit();
+        true
     }
 
     fn suspend(&self) {

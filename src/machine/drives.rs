@@ -116,7 +116,9 @@ impl Drives {
     pub fn flush(&self) -> Vec<String> {
         self.list
             .iter()
-            .filter_map(|drive| drive.disk.0.flush().err().map(|error| format!("{}: {error}", drive.id)))
+            .filter_map(|drive| {
+                drive.disk.0.flush().err().map(|error| format!("{}: {}", drive.id, crate::host::reason(&error)))
+            })
             .collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::host::reason;
 use crate::hw::acpi::{self, AcpiConfig, ExtraTable};
 use crate::hw::chipset::fw_cfg::{FwCfgBuilder, key};
 use crate::hw::firmware::{self, BootPlan, KernelError, KernelFiles, rom};
@@ -77,8 +78,9 @@ pub fn fill(config: &Config, facts: &Facts) -> Result<FwCfgBuilder, BuildError> 
     for item in &config.fw_cfg {
         let bytes = match &item.source {
             FwCfgSource::Text(text) => text.clone().into_bytes(),
-            FwCfgSource::File(path) => std::fs::read(path)
-                .map_err(|error| BuildError::Text(format!("-fw_cfg: can't load {}: {error}", path.display())))?,
+            FwCfgSource::File(path) => std::fs::read(path).map_err(|error| {
+                BuildError::Text(format!("-fw_cfg: can't load {}: {}", path.display(), reason(&error)))
+            })?,
         };
         file(&mut cfg, &item.name, bytes)?;
     }
@@ -135,8 +137,9 @@ fn boot(cfg: &mut FwCfgBuilder, config: &Config, facts: &Facts, file: &mut AddFi
         file(cfg, "etc/boot-menu-wait", time.to_le_bytes().to_vec())?;
     }
     if let Some(splash) = splash {
-        let bytes = std::fs::read(splash)
-            .map_err(|error| BuildError::Text(format!("-boot splash: could not read '{splash}': {error}")))?;
+        let bytes = std::fs::read(splash).map_err(|error| {
+            BuildError::Text(format!("-boot splash: could not read '{splash}': {}", reason(&error)))
+        })?;
         // JPEG begins with FFD8h, BMP with "BM": the firmware shows these two kinds.
         let name = match bytes.get(..2) {
             Some([0xff, 0xd8]) => "bootsplash.jpg",
@@ -202,7 +205,7 @@ fn acpi_table(options: &[(String, String)]) -> Result<ExtraTable, BuildError> {
     };
     let mut table = if whole { Vec::new() } else { vec![0; 36] };
     for name in names.split(':') {
-        table.extend(std::fs::read(name).map_err(|error| fail(format!("can't open file {name}: {error}")))?);
+        table.extend(std::fs::read(name).map_err(|error| fail(format!("can't open file {name}: {}", reason(&error))))?);
     }
     if table.len() < 36 {
         return Err(fail(format!("{names} is too short for an ACPI table header")));

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::host::reason;
+
 /// A ROM that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RomError {
@@ -17,7 +19,7 @@ pub enum RomError {
         hint: &'static str,
     },
     /// It cannot be read.
-    #[error("could not read ROM '{}': {source}", path.display())]
+    #[error("could not read ROM '{}': {}", path.display(), reason(source))]
     Unreadable {
         /// The file.
         path: PathBuf,

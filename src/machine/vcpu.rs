@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::accel::{AccelError, Accelerator, Exit, Vcpu};
 use crate::bus::BoardCell;
+use crate::host::reason;
 
 type Job = Box<dyn FnOnce(&mut dyn Vcpu) + Send>;
 type Kick = Arc<dyn Fn() + Send + Sync>;
@@ -244,7 +245,7 @@ fn run_thread(
 /// An error with its source, on one line.
 pub fn describe(error: &AccelError) -> String {
     match error {
-        AccelError::Host { what, source } => format!("{what}: {source}"),
+        AccelError::Host { what, source } => format!("{what}: {}", reason(source)),
         AccelError::Unsupported(text) => text.clone(),
     }
 }

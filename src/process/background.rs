@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::host::lock;
 use crate::host::process::{self, Fork, User};
+use crate::host::reason;
 use crate::machine::config::ProcessSpec;
 
 use super::start::StartError;
@@ -76,9 +77,7 @@ impl PidFile {
     /// It cannot be written, or another process has it.
     pub fn create(path: &Path) -> Result<Self, StartError> {
         let fail = |what: &str, error: &io::Error| {
-            let reason = error.to_string();
-            let reason = reason.split(" (os error").next().unwrap_or_default().to_owned();
-            StartError::Text(format!("cannot create PID file: {what}: {reason}"))
+            StartError::Text(format!("cannot create PID file: {what}: {}", reason(error)))
         };
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut file = File::options()

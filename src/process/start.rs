@@ -8,6 +8,7 @@ use super::background::{self, PidFile};
 use super::control::Session;
 use crate::chardev::{CharOutput, Chardevs, Hooks, MuxKeys, Spec, VcRequest};
 use crate::event::{Clock, EventLoop, Interest, LoopHandle};
+use crate::host::reason;
 use crate::host::signal::{SignalFd, TERMINATION};
 use crate::machine::config::{Config, DisplaySpec, VncSpec};
 use crate::machine::{self, BuildError, Built, Cause, Machine, Surroundings};
@@ -29,7 +30,7 @@ pub enum StartError {
     #[error("{0}")]
     Text(String),
     /// The host.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", reason(source))]
     Host {
         /// What was tried.
         what: &'static str,
@@ -350,8 +351,10 @@ fn watch_signals(
                     let name = if name.is_empty() { "<unknown process>" } else { name };
                     format!("terminating on signal {} from pid {} ({name})", signal.number, signal.sender)
                 };
-                eprintln!("{}", machine::message(&text));
-                machine.quit(Cause::HostSignal);
+                // A second signal on the way out says nothing new.
+                if machine.quit(Cause::HostSignal) {
+                    eprintln!("{}", machine::message(&text));
+                }
             }
         })
         .map_err(host("signals"))

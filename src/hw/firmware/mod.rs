@@ -7,6 +7,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::host::reason;
+
 mod linux;
 mod multiboot;
 mod pvh;
@@ -72,7 +74,7 @@ pub struct KernelFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// It cannot be read.
-    #[error("could not load kernel '{}': {source}", path.display())]
+    #[error("could not load kernel '{}': {}", path.display(), reason(source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -81,7 +83,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// Its initial RAM disk cannot be read.
-    #[error("could not open initrd file '{name}': {source}")]
+    #[error("could not open initrd file '{name}': {}", reason(source))]
     Initrd {
         /// As typed.
         name: String,
