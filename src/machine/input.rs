@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::bus::{BoardCell, DeviceRef};
 use crate::hw::input::i8042::I8042;
-use crate::ui::{InputEvent, InputSink, MouseButton};
+use crate::ui::{InputEvent, InputSink, Leds, MouseButton};
 
 /// The PS/2 keyboard and mouse behind the board lock.
 pub struct Ps2Input {
@@ -58,5 +58,12 @@ impl InputSink for Ps2Input {
 
     fn is_absolute(&self) -> bool {
         false
+    }
+
+    fn leds(&self) -> Option<Leds> {
+        let mut board = self.board.lock();
+        board
+            .with(&self.controller, |keyboard| keyboard.sets_leds().then(|| Leds::from_bits(keyboard.leds())))
+            .flatten()
     }
 }

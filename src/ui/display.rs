@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::input::{InputEvent, InputSink, KeyEvent};
+use super::input::{InputEvent, InputSink, KeyEvent, Leds};
 use super::surface::{Cursor, Rect, Surface};
 
 /// What a refresh changed.
@@ -57,6 +57,8 @@ pub trait DisplayListener: Send + Sync {
     fn cursor_changed(&self, _cursor: Option<&Cursor>) {}
     /// The guest's pointer became absolute or relative.
     fn pointer_mode_changed(&self, _absolute: bool) {}
+    /// The guest set its keyboard's lights.
+    fn leds_changed(&self, _leds: Leds) {}
     /// Whether a viewer is there at all: with none, the display is not refreshed.
     fn is_watching(&self) -> bool;
 }
@@ -65,9 +67,10 @@ struct State {
     surface: Surface,
     shown: usize,
     redraw: bool,
-    /// The pointer image and mode that the listeners were told.
+    /// The pointer image, its mode and the lights that the listeners were told.
     cursor: Option<Cursor>,
     absolute: Option<bool>,
+    leds: Option<Leds>,
 }
 
 /// Calls for a refresh soon; see [`Display::set_waker`].
@@ -141,6 +144,7 @@ impl Display {
                 redraw: true,
                 cursor: None,
                 absolute: None,
+                leds: None,
             }),
             consoles: Mutex::default(),
             listeners: Mutex::default(),
@@ -250,9 +254,10 @@ impl Display {
     /// As [`Display::refresh`]; whether anything changed. The main loop calls it at the display's rate.
     pub fn update(&self) -> bool {
         let absolute = self.is_absolute();
-        let (refresh, cursor, mode) = {
+        let new_leds = self.leds();
+        let (refresh, cursor, mode, leds) = {
             let mut state = lock(&self.state);
-            let State { surface, shown, redraw, cursor, absolute: known_mode } = &mut *state;
+            let State { surface, shown, redraw, cursor, absolute: known_mode, leds } = &mut *state;
             let Some(console) = self.console(*shown) else { return false };
             let all = std::mem::replace(redraw, false);
             let size = (surface.width(), surface.height());
@@ -266,7 +271,8 @@ impl Display {
             let changed_cursor = (*cursor != new_cursor).then(|| new_cursor.clone());
             *cursor = new_cursor;
             let changed_mode = (known_mode.replace(absolute) != Some(absolute)).then_some(absolute);
-            (refresh, changed_cursor, changed_mode)
+            let changed_leds = new_leds.filter(|new| leds.replace(*new) != Some(*new));
+            (refresh, changed_cursor, changed_mode, changed_leds)
         };
         let listeners = lock(&self.listeners).clone();
         for listener in listeners {
@@ -280,6 +286,9 @@ impl Display {
             }
             if let Some(absolute) = mode {
                 listener.pointer_mode_changed(absolute);
+            }
+            if let Some(leds) = leds {
+                listener.leds_changed(leds);
             }
         }
         refresh != Refresh::Changed(Vec::new()) || cursor.is_some()
@@ -314,6 +323,12 @@ impl Display {
     #[must_use]
     pub fn is_absolute(&self) -> bool {
         lock(&self.guest_input).as_ref().is_some_and(|sink| sink.is_absolute())
+    }
+
+    /// The lights of the guest's keyboard, if the guest sets them.
+    fn leds(&self) -> Option<Leds> {
+        let sink = lock(&self.guest_input).clone();
+        sink.and_then(|sink| sink.leds())
     }
 
     /// An event from a viewer: Ctrl-Alt-digit selects a console, the rest goes to the console that is shown.
@@ -443,6 +458,9 @@ mod tests {
         fn pointer_mode_changed(&self, absolute: bool) {
             lock(&self.told).push(format!("absolute {absolute}"));
         }
+        fn leds_changed(&self, leds: Leds) {
+            lock(&self.told).push(format!("leds {}", leds.bits()));
+        }
         fn is_watching(&self) -> bool {
             true
         }
@@ -451,6 +469,7 @@ mod tests {
     #[derive(Default)]
     struct Guest {
         absolute: AtomicBool,
+        leds: Mutex<Option<Leds>>,
         events: Mutex<Vec<InputEvent>>,
     }
 
@@ -460,6 +479,9 @@ mod tests {
         }
         fn is_absolute(&self) -> bool {
             self.absolute.load(Ordering::Relaxed)
+        }
+        fn leds(&self) -> Option<Leds> {
+            *lock(&self.leds)
         }
     }
 
@@ -529,6 +551,19 @@ mod tests {
         *lock(&b.graphic.cursor) = None;
         b.display.update();
         assert_eq!(b.viewer.take(), ["cursor 0"]);
+    }
+
+    #[test]
+    fn the_lights_are_told_once_the_guest_sets_them() {
+        let b = Bench::new();
+        b.display.update();
+        b.viewer.take();
+        *lock(&b.guest.leds) = Some(Leds::from_bits(0));
+        b.display.update();
+        b.display.update();
+        *lock(&b.guest.leds) = Some(Leds::from_bits(4));
+        b.display.update();
+        assert_eq!(b.viewer.take(), ["leds 0", "leds 4"]);
     }
 
     #[test]

@@ -68,6 +68,31 @@ pub enum InputEvent {
     },
 }
 
+/// The keyboard's lights, as the guest sets them and as viewers are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leds {
+    /// Scroll Lock.
+    pub scroll: bool,
+    /// Num Lock.
+    pub num: bool,
+    /// Caps Lock.
+    pub caps: bool,
+}
+
+impl Leds {
+    /// From the keyboard's own byte: bit 0 Scroll Lock, bit 1 Num Lock, bit 2 Caps Lock.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Self {
+        Self { scroll: bits & 1 != 0, num: bits & 2 != 0, caps: bits & 4 != 0 }
+    }
+
+    /// That byte.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        u8::from(self.scroll) | u8::from(self.num) << 1 | u8::from(self.caps) << 2
+    }
+}
+
 /// Takes the input events of a guest: the machine's router to PS/2, USB and virtio devices. It may take the board
 /// lock.
 pub trait InputSink: Send + Sync {
@@ -76,4 +101,9 @@ pub trait InputSink: Send + Sync {
 
     /// Whether the guest's current pointer takes absolute positions.
     fn is_absolute(&self) -> bool;
+
+    /// The keyboard's lights; `None` as long as the guest has not set them, so that they tell nothing of its locks.
+    fn leds(&self) -> Option<Leds> {
+        None
+    }
 }

@@ -10,6 +10,6 @@ mod ticker;
 pub mod vnc;
 
 pub use display::{ConsoleKind, ConsoleSource, Display, DisplayListener, Refresh};
-pub use input::{InputEvent, InputSink, KeyCode, KeyEvent, MouseButton};
+pub use input::{InputEvent, InputSink, KeyCode, KeyEvent, Leds, MouseButton};
 pub use surface::{Cursor, Rect, Surface};
 pub use ticker::DisplayTicker;

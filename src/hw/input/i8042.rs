@@ -151,6 +151,12 @@ impl I8042 {
         self.keyboard.leds()
     }
 
+    /// Whether the guest has set the lights since power-on.
+    #[must_use]
+    pub fn sets_leds(&self) -> bool {
+        self.keyboard.sets_leds()
+    }
+
     // -- output buffer -------------------------------------------------------------------------------------------
 
     /// Moves the next byte to the output buffer if that is empty.

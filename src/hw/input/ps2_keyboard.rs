@@ -67,6 +67,8 @@ struct Regs {
     scanning: bool,
     set: u8,
     leds: u8,
+    /// The guest has set the lights.
+    sets_leds: bool,
     typematic: u8,
     key_types: [KeyType; 256],
     last_sent: u8,
@@ -112,6 +114,7 @@ impl Regs {
             scanning: true,
             set: Self::DEFAULT_SET,
             leds: 0,
+            sets_leds: false,
             typematic: Self::DEFAULT_TYPEMATIC,
             key_types: default_key_types(),
             last_sent: 0,
@@ -202,6 +205,12 @@ impl Keyboard {
         self.regs.leds
     }
 
+    /// Whether the guest has set the lights since power-on: BIOSes keep their lock states to themselves.
+    #[must_use]
+    pub fn sets_leds(&self) -> bool {
+        self.regs.sets_leds
+    }
+
     /// Back to power-on.
     pub fn reset(&mut self) {
         self.regs = Regs::cold();
@@ -217,6 +226,7 @@ impl Keyboard {
             _ if is_command => self.command(byte),
             Expect::Leds => {
                 self.regs.leds = byte & 7;
+                self.regs.sets_leds = true;
                 self.answer(&[reply::ACK]);
             }
             Expect::ScanCodeSet => match byte {
@@ -346,7 +356,9 @@ mod tests {
     #[test]
     fn lights_follow_their_command() {
         let mut keyboard = Keyboard::new();
+        assert!(!keyboard.sets_leds());
         assert_eq!(send(&mut keyboard, &[0xed, 0x05]), [0xfa, 0xfa]);
+        assert!(keyboard.sets_leds());
         assert_eq!(keyboard.leds(), 5);
     }
 

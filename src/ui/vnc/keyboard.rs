@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ui::keymap::Keymap;
-use crate::ui::{KeyCode, KeyEvent};
+use crate::ui::{KeyCode, KeyEvent, Leds};
 
 /// Keys with a part in this.
 const SHIFT_LEFT: KeyCode = KeyCode(0x2a);
@@ -17,24 +17,6 @@ const SHIFT_RIGHT: KeyCode = KeyCode(0x36);
 const ALT_RIGHT: KeyCode = KeyCode(0xb8);
 const CAPS_LOCK: KeyCode = KeyCode(0x3a);
 const NUM_LOCK: KeyCode = KeyCode(0x45);
-
-/// The keyboard's lights, as the guest sets them and as viewers are told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Leds {
-    /// Scroll Lock.
-    pub scroll: bool,
-    /// Num Lock.
-    pub num: bool,
-    /// Caps Lock.
-    pub caps: bool,
-}
-
-impl Leds {
-    /// The byte of the LED state pseudo-encoding.
-    pub(super) fn bits(self) -> u8 {
-        u8::from(self.scroll) | u8::from(self.num) << 1 | u8::from(self.caps) << 2
-    }
-}
 
 /// One viewer's keyboard.
 pub(super) struct Keyboard {

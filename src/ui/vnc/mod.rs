@@ -30,7 +30,6 @@ mod writer;
 mod tests;
 
 pub use auth::{WrongExpiry, parse_expiry};
-pub use keyboard::Leds;
 pub use listen::{BindError, Endpoint, Listening};
 pub use message::PowerAction;
 pub use server::{ClientInfo, Info, NoObserver, NoPasswordAuth, Observer, Server, Settings, desktop_name};

@@ -10,11 +10,10 @@ use std::time::SystemTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::ui::keymap::Keymap;
-use crate::ui::{ConsoleKind, Cursor, Display, DisplayListener, InputEvent, Rect};
+use crate::ui::{ConsoleKind, Cursor, Display, DisplayListener, InputEvent, Leds, Rect};
 
 use super::auth::{CHALLENGE, Password};
 use super::client::{Client, Stage};
-use super::keyboard::Leds;
 use super::listen::{Endpoint, Listening, Stream};
 use super::message::PowerAction;
 use super::screen::Screen;
@@ -465,6 +464,10 @@ impl DisplayListener for Server {
 
     fn pointer_mode_changed(&self, _absolute: bool) {
         self.for_watchers(|client| client.notify(|notices, features| notices.pointer_mode |= features.pointer_mode));
+    }
+
+    fn leds_changed(&self, leds: Leds) {
+        self.set_leds(leds);
     }
 
     fn is_watching(&self) -> bool {

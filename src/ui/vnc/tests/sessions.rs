@@ -328,7 +328,7 @@ fn lights_are_told_to_those_who_care() {
     let mut client = bench.client(&[0, -261, -307]);
     client.request_all(false);
     client.update();
-    bench.server.set_leds(crate::ui::vnc::Leds { scroll: false, num: true, caps: true });
+    bench.server.set_leds(crate::ui::Leds { scroll: false, num: true, caps: true });
     assert_eq!(client.update(), [Got::Leds(6)]);
 }
 
