@@ -73,10 +73,17 @@ pub struct MappingId(usize);
 struct Mapping<D> {
     name: String,
     start: u64,
+    /// As it was added; [`Mapping::end`] cuts what lies past the address space, wherever the mapping is moved.
     len: u64,
     priority: i32,
     enabled: bool,
     backing: Backing<D>,
+}
+
+impl<D> Mapping<D> {
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
 }
 
 /// One range of the flattened map.
@@ -113,9 +120,8 @@ impl<D> Default for MemoryMap<D> {
 }
 
 impl<D: Clone + PartialEq> MemoryMap<D> {
-    /// Adds `len` bytes at `start`. An empty mapping, or one that runs past the end of the address space, is cut.
+    /// Adds `len` bytes at `start`. What runs past the end of the address space is not mapped.
     pub fn add(&mut self, name: &str, start: u64, len: u64, priority: i32, backing: Backing<D>) -> MappingId {
-        let len = len.min(u64::MAX - start);
         let mapping = Mapping { name: name.to_owned(), start, len, priority, enabled: true, backing };
         self.mappings.push(Some(mapping));
         MappingId(self.mappings.len() - 1)
@@ -141,7 +147,6 @@ impl<D: Clone + PartialEq> MemoryMap<D> {
     /// Moves a mapping. Returns whether that changed anything.
     pub fn relocate(&mut self, id: MappingId, start: u64) -> bool {
         let Some(mapping) = self.get_mut(id) else { return false };
-        mapping.len = mapping.len.min(u64::MAX - start);
         std::mem::replace(&mut mapping.start, start) != start
     }
 
@@ -171,18 +176,18 @@ impl<D: Clone + PartialEq> MemoryMap<D> {
             .iter()
             .enumerate()
             .filter_map(|(i, m)| m.as_ref().map(|m| (MappingId(i), m)))
-            .filter(|(_, m)| m.enabled && m.len > 0)
+            .filter(|(_, m)| m.enabled && m.start < m.end())
             .collect();
         // Strongest first; the sort is stable, so among equals the later one must come first.
         active.reverse();
         active.sort_by_key(|(_, m)| std::cmp::Reverse(m.priority));
-        let mut edges: Vec<u64> = active.iter().flat_map(|(_, m)| [m.start, m.start + m.len]).collect();
+        let mut edges: Vec<u64> = active.iter().flat_map(|(_, m)| [m.start, m.end()]).collect();
         edges.sort_unstable();
         edges.dedup();
         let mut flat: Vec<FlatRange<D>> = Vec::new();
         for pair in edges.windows(2) {
             let &[start, end] = pair else { continue };
-            let winner = active.iter().find(|(_, m)| m.start <= start && end <= m.start + m.len);
+            let winner = active.iter().find(|(_, m)| m.start <= start && end <= m.end());
             let Some(&(id, mapping)) = winner else { continue };
             let range =
                 FlatRange { start, len: end - start, backing: mapping.backing.advanced(start - mapping.start), id };
@@ -241,5 +246,17 @@ mod tests {
         let id = map.add("bar", 0, 4096, 0, device(1));
         map.relocate(id, u64::MAX - 10);
         assert_eq!(shape(&map), [(u64::MAX - 10, 10, 1, 0)]);
+        map.relocate(id, u64::MAX);
+        assert_eq!(shape(&map), []);
+        map.relocate(id, 8192);
+        assert_eq!(shape(&map), [(8192, 4096, 1, 0)]);
+    }
+
+    #[test]
+    fn an_endless_mapping_may_be_anywhere() {
+        let mut map = MemoryMap::default();
+        map.add("all", 5, u64::MAX, 0, device(1));
+        map.add("nothing", 9, 0, 1, device(2));
+        assert_eq!(shape(&map), [(5, u64::MAX - 5, 1, 0)]);
     }
 }
