@@ -789,27 +789,29 @@ fn for_each_unit(decode: Decode, offset: u64, len: u64, mut unit: impl FnMut(u64
     }
 }
 
-/// The page-aligned parts of the RAM and ROM ranges.
+/// The page-aligned parts of the RAM and ROM ranges that have host memory behind them: an accelerator maps host
+/// addresses, so a range that is longer than its block (PAM on a machine with less than 1 MiB) ends with the block.
 fn ram_ranges(flat: &[FlatRange<MmioTarget>]) -> Vec<RamRange> {
-    flat.iter()
-        .filter_map(|range| {
-            let (block, offset, read_only) = match &range.backing {
-                Backing::Ram { block, offset } => (block, *offset, false),
-                Backing::Rom { block, offset, .. } => (block, *offset, true),
-                Backing::Device { .. } => return None,
-            };
-            let start = range.start.next_multiple_of(PAGE_SIZE);
-            let end = (range.start + range.len) & !(PAGE_SIZE - 1);
-            let offset = offset + (start - range.start);
-            (start < end && offset % PAGE_SIZE == 0).then(|| RamRange {
-                gpa: start,
-                len: end - start,
-                block: Arc::clone(block),
-                offset,
-                read_only,
-            })
-        })
-        .collect()
+    flat.iter().filter_map(ram_range).collect()
+}
+
+fn ram_range(range: &FlatRange<MmioTarget>) -> Option<RamRange> {
+    let (block, offset, read_only) = match &range.backing {
+        Backing::Ram { block, offset } => (block, *offset, false),
+        Backing::Rom { block, offset, .. } => (block, *offset, true),
+        Backing::Device { .. } => return None,
+    };
+    let len = range.len.min(block.len().checked_sub(offset)?);
+    let start = range.start.checked_next_multiple_of(PAGE_SIZE)?;
+    let end = range.start.checked_add(len)? & !(PAGE_SIZE - 1);
+    let offset = offset.checked_add(start - range.start)?;
+    (start < end && offset % PAGE_SIZE == 0).then(|| RamRange {
+        gpa: start,
+        len: end - start,
+        block: Arc::clone(block),
+        offset,
+        read_only,
+    })
 }
 
 /// What a running vCPU reaches: ports and memory that are not RAM.
