@@ -110,16 +110,25 @@ impl LateMachine {
 /// # Errors
 /// Something that the configuration names cannot be had; the text says what.
 pub fn build(config: &Config, surroundings: &Surroundings) -> Result<Built, BuildError> {
-    let mut warnings = Vec::new();
     let requests: Vec<AccelRequest> = config
         .accelerators
         .iter()
         .map(|spec| AccelRequest { name: spec.name.clone(), properties: spec.properties.clone() })
         .collect();
     let chosen = accel::choose(&requests).map_err(|error| BuildError::Text(error.to_string()))?;
-    warnings.extend(chosen.warnings);
-    let accelerator = chosen.accelerator;
+    build_on(chosen.accelerator, chosen.warnings, config, surroundings)
+}
 
+/// As [`build`], on this accelerator.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_on(
+    accelerator: Arc<dyn Accelerator>,
+    mut warnings: Vec<String>,
+    config: &Config,
+    surroundings: &Surroundings,
+) -> Result<Built, BuildError> {
     let ram = GuestRam::new();
     let (drives, drive_warnings) = Drives::open(config, &ram)?;
     warnings.extend(drive_warnings);

@@ -17,7 +17,7 @@ mod serial;
 mod vcpu;
 
 pub use assemble::Assembled;
-pub use build::{BuildError, Built, Surroundings, build};
+pub use build::{BuildError, Built, Surroundings, build, build_on};
 pub use control::{Cause, ControlError, EventListener, Machine, MachineEvent, Parts, RunState};
 pub use devices::{Placed, PlacedDevice, PlacedDrive};
 pub use drives::{Drive, Drives, open_another};
