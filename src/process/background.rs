@@ -79,6 +79,7 @@ impl PidFile {
         let fail = |what: &str, error: &io::Error| {
             StartError::Text(format!("cannot create PID file: {what}: {}", reason(error)))
         };
+        let typed = path;
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut file = File::options()
             .create(true)
@@ -86,7 +87,7 @@ impl PidFile {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(|error| fail("Cannot open pid file", &error))?;
+            .map_err(|error| fail(&format!("Could not create '{}'", typed.display()), &error))?;
         lock::lock_exclusive(std::os::fd::AsFd::as_fd(&file), 0, 0)
             .map_err(|error| fail("Cannot lock pid file", &error))?;
         let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
