@@ -70,7 +70,11 @@ impl FileNode {
     /// # Errors
     /// [`OpenError::Open`], [`OpenError::WrongKind`] and [`OpenError::Lock`].
     pub fn open(path: &str, options: &FileOptions) -> Result<Self, OpenError> {
-        let refused = |error| OpenError::Open { filename: path.to_owned(), error };
+        let refused = |error: io::Error| match error.kind() {
+            // A folder cannot even be opened for writing.
+            io::ErrorKind::IsADirectory => not_a_file(path),
+            _ => OpenError::Open { filename: path.to_owned(), error },
+        };
         let mut read_only = options.read_only;
         let mut result = open_file(path, read_only, options.direct);
         if let Err(error) = &result
@@ -85,7 +89,7 @@ impl FileNode {
         let file = result.map_err(refused)?;
         let kind = file.metadata().map_err(refused)?.file_type();
         if !kind.is_file() && !kind.is_block_device() && !kind.is_char_device() {
-            return Err(OpenError::WrongKind { driver: "file", filename: path.to_owned(), wanted: "a regular file" });
+            return Err(not_a_file(path));
         }
         let device = !kind.is_file();
         let align = if options.direct { Some(direct_alignment(&file)) } else { None };
@@ -307,6 +311,10 @@ impl FileNode {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn not_a_file(path: &str) -> OpenError {
+    OpenError::WrongKind { driver: "file", filename: path.to_owned(), wanted: "a regular file" }
 }
 
 fn open_file(path: &str, read_only: bool, direct: bool) -> io::Result<File> {
