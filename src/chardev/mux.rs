@@ -42,6 +42,15 @@ impl std::fmt::Debug for MuxKeys {
     }
 }
 
+/// Where a new front end of a multiplexer stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// It gets the input.
+    Front,
+    /// It gets the input only if nobody has it.
+    Behind,
+}
+
 struct FrontEnd {
     inlet: Arc<Inlet>,
     queue: VecDeque<u8>,
@@ -109,14 +118,21 @@ impl Mux {
         Some((CharHandle::new(Arc::new(front)), inlet))
     }
 
-    /// The sink of a front end is there: it gets the focus, unless another one comes before the loop turns.
-    pub(super) fn connected(self: &Arc<Self>, inlet: &Arc<Inlet>) {
+    /// The sink of a front end is there: it gets the focus, unless another one comes before the loop turns, or it
+    /// stands behind (`Place::Behind`) and another one has it.
+    pub(super) fn connected(self: &Arc<Self>, inlet: &Arc<Inlet>, place: Place) {
         {
             let mut state = lock(&self.state);
             let Some(index) = state.fronts.iter().position(|front| Arc::ptr_eq(&front.inlet, inlet)) else { return };
-            if let Some(old) = state.focus.replace(index).and_then(|old| state.fronts.get(old)) {
-                let old = Arc::clone(&old.inlet);
-                self.handle.post(move || old.event(CharEvent::MuxOut));
+            if place == Place::Behind && state.focus.is_some() {
+                // The front end with the focus keeps it.
+            } else if let Some(old) = state.focus.replace(index).and_then(|old| state.fronts.get(old)) {
+                let (mux, old) = (Arc::clone(self), Arc::clone(&old.inlet));
+                self.handle.post(move || {
+                    if mux.focus().is_none_or(|focus| !Arc::ptr_eq(&focus, &old)) {
+                        old.event(CharEvent::MuxOut);
+                    }
+                });
             }
         }
         let (mux, inlet) = (Arc::clone(self), Arc::clone(inlet));

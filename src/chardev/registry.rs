@@ -12,7 +12,7 @@ use crate::event::LoopHandle;
 use super::backend::{Backend, Null, Vc, VcFactory, VcRequest, open_now};
 use super::handle::{CharEvent, CharHandle, CharOutput, CharSink, SerialParameters};
 use super::inlet::{CharInput, Inlet, lock};
-use super::mux::{Mux, MuxBackend, MuxKeys};
+use super::mux::{Mux, MuxBackend, MuxKeys, Place};
 use super::pty::Pty;
 use super::ringbuf::RingBuffer;
 use super::socket::Socket;
@@ -121,9 +121,19 @@ impl Claim {
     /// Registers the input side. [`CharEvent::Opened`] follows on the loop's thread, at once or when somebody
     /// connects. The last front end of a multiplexer to do this has the input.
     pub fn connect(self, sink: Arc<dyn CharSink>) {
+        self.connect_at(sink, Place::Front);
+    }
+
+    /// As [`Claim::connect`], but a front end of the same multiplexer that has the input keeps it: for monitors, which
+    /// come up behind the serial port that they share a terminal with.
+    pub fn connect_behind(self, sink: Arc<dyn CharSink>) {
+        self.connect_at(sink, Place::Behind);
+    }
+
+    fn connect_at(self, sink: Arc<dyn CharSink>, place: Place) {
         self.inlet.set_sink(Some(sink));
         if let Some(mux) = &self.mux {
-            mux.connected(&self.inlet);
+            mux.connected(&self.inlet, place);
             return;
         }
         let Self { handle, inlet, mux: _, event_loop } = self;

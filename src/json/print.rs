@@ -36,9 +36,7 @@ fn print(value: &Value, level: Option<usize>, out: &mut String) {
                 new_line(inner, out);
                 print(item, inner, out);
             }
-            if !items.is_empty() {
-                new_line(level, out);
-            }
+            new_line(level, out);
             out.push(']');
         }
         Value::Object(map) => {
@@ -51,9 +49,7 @@ fn print(value: &Value, level: Option<usize>, out: &mut String) {
                 out.push_str(": ");
                 print(item, inner, out);
             }
-            if !map.is_empty() {
-                new_line(level, out);
-            }
+            new_line(level, out);
             out.push('}');
         }
         simple => {
@@ -105,7 +101,7 @@ mod tests {
     fn pretty_indents_by_four() {
         assert_eq!(
             pretty(&json!({"a": [1, 2], "b": {}, "c": []})),
-            "{\n    \"a\": [\n        1,\n        2\n    ],\n    \"b\": {},\n    \"c\": []\n}"
+            "{\n    \"a\": [\n        1,\n        2\n    ],\n    \"b\": {\n    },\n    \"c\": [\n    ]\n}"
         );
     }
 

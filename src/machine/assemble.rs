@@ -10,7 +10,7 @@ use crate::hw::display::vga::Vga;
 use crate::ui::{ConsoleKind, ConsoleSource, Refresh, Surface};
 
 use super::build::{BuildError, Surroundings};
-use super::config::{Config, DisplaySpec};
+use super::config::Config;
 use super::devices::{Placed, Site};
 use super::drives::Drives;
 use super::fabric::IrqCounter;
@@ -102,6 +102,7 @@ pub fn assemble(
     let (bios_name, bios) = load_bios(config, &roms)?;
     let present = |list: &[Option<String>]| u8::try_from(list.iter().flatten().count()).unwrap_or(u8::MAX);
     let options = PcOptions {
+        mem_merge: config.machine.switch("mem-merge", true),
         ram_size: config.memory.size,
         hpet: machine_flag(config, "hpet", true),
         rtc: config.rtc,
@@ -128,7 +129,7 @@ pub fn assemble(
         serial_ports: placed.serial_ports.clone(),
         parallel_ports: placed.parallel_ports.clone(),
         boot_paths: placed.boot.iter().map(|(_, path)| path.clone()).collect(),
-        nographic: config.process.nographic || config.displays.contains(&DisplaySpec::None),
+        nographic: config.machine.property("graphics") == Some("off"),
     };
     let fw_cfg = firmware::fill(config, &facts)?.build(wiring.ram.clone());
     let fw_cfg_files = fw_cfg.files().map(|(name, _, len)| (name.to_owned(), len as u64)).collect();

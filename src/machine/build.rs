@@ -10,12 +10,13 @@ use crate::cpu;
 use crate::event::{Clock, LoopHandle};
 use crate::host::reason;
 use crate::hw::firmware::KernelError;
+use crate::hw::ide::{ErrorAction, TraySink};
 use crate::mem::GuestRam;
 use crate::ui::Display;
 
 use super::assemble::{self, Assembled, Boot, LateFaults, VgaConsole};
 use super::config::Config;
-use super::control::{Machine, Parts, RunState};
+use super::control::{Machine, MachineEvent, Parts, RunState};
 use super::drives::Drives;
 use super::fabric::IrqFabric;
 use super::pc::Wiring;
@@ -37,10 +38,10 @@ pub enum BuildError {
     #[error("{0}")]
     Text(String),
     /// The host has not enough memory.
-    #[error("cannot set up guest memory of {size} bytes: {}", reason(source))]
+    #[error("cannot set up guest memory '{name}': {}", reason(source))]
     Memory {
-        /// Bytes.
-        size: u64,
+        /// The block's name ("pc.ram").
+        name: &'static str,
         /// The host's reason.
         #[source]
         source: io::Error,
@@ -184,14 +185,9 @@ pub fn build_on(
     let machine = Machine::new(parts(config, surroundings, &cell, &ram, &accelerator, &drives, pc.clone()));
     // Only this call ever sets it.
     let _ = late.0.set(Arc::downgrade(&machine));
-    let weak = Arc::downgrade(&machine);
-    faults.set(Arc::new(move |fault| {
-        if let Some(machine) = weak.upgrade()
-            && fault.action == crate::hw::ide::ErrorAction::Stop
-        {
-            machine.request_stop(RunState::IoError);
-        }
-    }));
+    if let Some(pc) = &pc {
+        report_drives(&machine, pc, &cell, &faults);
+    }
     cell.lock().reset(crate::bus::Reset::System);
     if has_cpus {
         let weak = Arc::downgrade(&machine);
@@ -205,6 +201,36 @@ pub fn build_on(
         machine.set_vcpus(vcpus);
     }
     Ok(Built { machine, pc, drives, warnings })
+}
+
+/// Tells the machine's listeners of failed requests and moving trays.
+fn report_drives(machine: &Arc<Machine>, pc: &Arc<Assembled>, cell: &Arc<BoardCell>, faults: &LateFaults) {
+    let names: Vec<(String, String)> = pc
+        .placed
+        .ide
+        .iter()
+        .enumerate()
+        .map(|(number, placed)| {
+            placed.as_ref().map(|placed| (placed.drive.clone(), placed.qdev(number))).unwrap_or_default()
+        })
+        .collect();
+    let (weak, drives) = (Arc::downgrade(machine), names.clone());
+    faults.set(Arc::new(move |fault| {
+        let Some(machine) = weak.upgrade() else { return };
+        let stops = fault.action == ErrorAction::Stop;
+        let (device, qdev) = drives.get(fault.drive).cloned().unwrap_or_default();
+        machine.report(MachineEvent::DiskFault { device, qdev, fault });
+        if stops {
+            machine.request_stop(RunState::IoError);
+        }
+    }));
+    let weak = Arc::downgrade(machine);
+    let sink: TraySink = Arc::new(move |drive: usize, open: bool| {
+        let Some(machine) = weak.upgrade() else { return };
+        let (device, qdev) = names.get(drive).cloned().unwrap_or_default();
+        machine.report(MachineEvent::TrayMoved { device, qdev, open });
+    });
+    cell.lock().with(&pc.pc.ide, |ide| ide.on_tray_moved(&sink));
 }
 
 /// The in-kernel PIT keeps its interrupt to itself while the HPET stands in for it.

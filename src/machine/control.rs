@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::accel::Accelerator;
 use crate::bus::{BoardCell, PowerRequest, Reset};
 use crate::event::{Clock, LoopHandle};
+use crate::hw::ide::IoFault;
 use crate::mem::GuestRam;
 
 use super::config::Actions;
@@ -120,6 +121,24 @@ pub enum MachineEvent {
     Suspend,
     /// It woke up.
     Wakeup,
+    /// A disk request failed.
+    DiskFault {
+        /// The drive's name.
+        device: String,
+        /// The device it belongs to: its id or path.
+        qdev: String,
+        /// What failed and what was done.
+        fault: IoFault,
+    },
+    /// The tray of a CD-ROM drive moved.
+    TrayMoved {
+        /// The drive's name.
+        device: String,
+        /// The device it belongs to: its id or path.
+        qdev: String,
+        /// It is out now.
+        open: bool,
+    },
 }
 
 /// Takes machine events on the main loop's thread.
@@ -285,6 +304,11 @@ impl Machine {
         self.post(move |machine| machine.stop_as(reason));
     }
 
+    /// Tells listeners of an event, from any thread.
+    pub fn report(&self, event: MachineEvent) {
+        self.post(move |machine| machine.emit(&event));
+    }
+
     /// What a vCPU reports, from its thread.
     pub fn vcpu_event(&self, index: u32, event: VcpuEvent) {
         self.post(move |machine| match event {
@@ -314,11 +338,8 @@ impl Machine {
             RunState::Suspended => return Ok(()),
             _ => {}
         }
-        let first = self.state() == RunState::Prelaunch;
         self.run();
-        if !first {
-            self.emit(&MachineEvent::Resume);
-        }
+        self.emit(&MachineEvent::Resume);
         Ok(())
     }
 
@@ -371,8 +392,8 @@ impl Machine {
         self.emit(&MachineEvent::Reset(cause));
         match before {
             RunState::Running | RunState::Suspended => self.run(),
-            RunState::Prelaunch => {}
-            _ => *lock(&self.state) = RunState::Paused,
+            // Whatever stopped it is over: it is a machine that has not started yet.
+            _ => *lock(&self.state) = RunState::Prelaunch,
         }
     }
 
@@ -400,10 +421,8 @@ impl Machine {
     /// The guest switched the power off: the end, or a pause with `-no-shutdown`.
     pub fn shutdown(&self, cause: Cause) {
         if self.parts.actions.shutdown_pauses {
-            if self.state() == RunState::Running {
-                self.emit(&MachineEvent::Shutdown(cause));
-                self.stop_as(RunState::Shutdown);
-            }
+            self.emit(&MachineEvent::Shutdown(cause));
+            self.stop_as(RunState::Shutdown);
             return;
         }
         self.quit(cause);

@@ -68,6 +68,14 @@ pub struct PlacedDrive {
     pub cdrom: bool,
 }
 
+impl PlacedDrive {
+    /// How monitors name the device: its id, or its path in QEMU's object tree. `number` is channel * 2 + unit.
+    #[must_use]
+    pub fn qdev(&self, number: usize) -> String {
+        if self.id.is_empty() { format!("/machine/unattached/device[{}]", 22 + number) } else { self.id.clone() }
+    }
+}
+
 /// Where devices are put.
 pub struct Site<'a> {
     /// The command line.
@@ -193,7 +201,7 @@ impl Site<'_> {
         let bytes = self.roms.load(name)?;
         let len = (bytes.len() as u64).next_power_of_two().max(2048);
         let block = RamBlock::anonymous(name, len.next_multiple_of(4096))
-            .map_err(|source| BuildError::Memory { size: len, source })?;
+            .map_err(|source| BuildError::Memory { name: "option ROM", source })?;
         block.write(0, &bytes);
         self.placed.roms.push((name.to_owned(), len));
         Ok(Some(block))
@@ -221,7 +229,7 @@ impl Site<'_> {
         props.finish()?;
         let rom = self.option_rom(rom_name)?;
         let len = vga::vram_len(vgamem);
-        let vram = RamBlock::tracked("vga.vram", len).map_err(|source| BuildError::Memory { size: len, source })?;
+        let vram = RamBlock::tracked("vga.vram", len).map_err(|source| BuildError::Memory { name: "vga.vram", source })?;
         let wiring = vga::Wiring { vram, clock: self.wiring.clock.clone(), window_priority: 1 };
         let device = Vga::add_pci(&mut self.board(), "VGA", address, wiring, options, rom);
         self.placed.vgas.push(device);

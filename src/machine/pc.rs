@@ -118,6 +118,8 @@ pub struct Pc {
 pub struct PcOptions {
     /// Bytes of RAM.
     pub ram_size: u64,
+    /// `-machine mem-merge=`: the host may share equal pages of RAM.
+    pub mem_merge: bool,
     /// `-machine hpet=`.
     pub hpet: bool,
     /// `-rtc`.
@@ -129,10 +131,18 @@ pub struct PcOptions {
 }
 
 /// Maps RAM and the BIOS. The BIOS is the last part of the first 4 GiB; its last 128 KiB also lie below 1 MiB.
-fn map_memory(board: &mut Board, layout: RamLayout, bios: &[u8]) -> Result<(Arc<RamBlock>, Arc<RamBlock>), BuildError> {
+fn map_memory(
+    board: &mut Board,
+    layout: RamLayout,
+    mem_merge: bool,
+    bios: &[u8],
+) -> Result<(Arc<RamBlock>, Arc<RamBlock>), BuildError> {
     let size = layout.below_4g + layout.above_4g;
-    let ram = RamBlock::anonymous("pc.ram", size).map_err(|source| BuildError::Memory { size, source })?;
+    let ram = RamBlock::anonymous("pc.ram", size).map_err(|source| BuildError::Memory { name: "pc.ram", source })?;
     ram.advise_huge_pages();
+    if mem_merge && let Err(error) = ram.advise_mergeable() {
+        log::debug!("mem-merge: {error}");
+    }
     let backing = |offset| Backing::Ram { block: Arc::clone(&ram), offset };
     // From A0000h to FFFFFh the PCI bus answers, until PAM or SMRAM say otherwise.
     board.map_memory("pc.ram", 0, layout.below_4g.min(LEGACY_HOLE.0), priority::RAM, backing(0));
@@ -145,7 +155,7 @@ fn map_memory(board: &mut Board, layout: RamLayout, bios: &[u8]) -> Result<(Arc<
         board.map_memory("ram-above-4g", 1 << 32, layout.above_4g, priority::RAM, above);
     }
     let len = bios.len() as u64;
-    let rom = RamBlock::anonymous("pc.bios", len).map_err(|source| BuildError::Memory { size: len, source })?;
+    let rom = RamBlock::anonymous("pc.bios", len).map_err(|source| BuildError::Memory { name: "pc.bios", source })?;
     rom.write(0, bios);
     let backing = |offset| Backing::Rom { block: Arc::clone(&rom), offset, shadow: None };
     board.map_memory("pc.bios", (1 << 32) - len, len, priority::ROM, backing(0));
@@ -174,7 +184,7 @@ pub fn build(wiring: &Wiring, options: &PcOptions, bios: &[u8], faults: FaultSin
     let mut guard = wiring.cell.lock();
     let board = &mut *guard;
     let layout = RamLayout::new(options.ram_size);
-    let (ram, rom) = map_memory(board, layout, bios)?;
+    let (ram, rom) = map_memory(board, layout, options.mem_merge, bios)?;
 
     // The host bridge: PCI configuration, PAM, SMRAM.
     board.map_pci_config_ports();
@@ -346,6 +356,8 @@ impl Pc {
 
     /// Wakes the machine from suspend to RAM.
     pub fn wake(&self, board: &mut Board) {
+        // Shutdown status byte (MC146818 in the PC/AT): FEh lets SeaBIOS resume instead of starting afresh.
+        self.set_cmos(board, &[(0x0f, 0xfe)]);
         board.with(&self.pm, |pm| pm.wake(piix4_pm::WakeCause::Other));
     }
 

@@ -82,13 +82,14 @@ impl Vcpus {
         let vcpus = Self { handles: Mutex::default(), count };
         let (sender, receiver) = mpsc::channel();
         let mut started = Vec::new();
+        let accelerator_name = accelerator.name();
         for index in 0..count {
             let control = Arc::new(Control::default());
             let thread = {
                 let (control, accelerator, board) = (Arc::clone(&control), Arc::clone(accelerator), Arc::clone(board));
                 let (listener, sender) = (Arc::clone(listener), sender.clone());
                 std::thread::Builder::new()
-                    .name(format!("CPU {index}"))
+                    .name(format!("CPU {index}/{}", accelerator_name.to_uppercase()))
                     .spawn(move || run_thread(index, &control, &*accelerator, &board, &listener, &sender))
                     .map_err(|source| AccelError::Host { what: "starting a vCPU thread", source })?
             };

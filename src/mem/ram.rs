@@ -60,6 +60,18 @@ impl RamBlock {
         let _ = advised;
     }
 
+    /// Lets the host share pages of equal content between machines (KSM).
+    ///
+    /// # Errors
+    /// The host's kernel has no KSM.
+    pub fn advise_mergeable(&self) -> io::Result<()> {
+        // SAFETY: the range is this block's own mapping; pages stay private to whoever writes them.
+        let advised = unsafe {
+            rustix::mm::madvise(self.region.as_ptr().cast(), self.region.size(), rustix::mm::Advice::LinuxMergeable)
+        };
+        advised.map_err(io::Error::from)
+    }
+
     /// The name that monitors show ("pc.ram").
     #[must_use]
     pub fn name(&self) -> &str {

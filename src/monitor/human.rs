@@ -42,6 +42,15 @@ impl fmt::Debug for HumanSession {
     }
 }
 
+/// What follows a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    /// The next one.
+    Go,
+    /// Nothing: the machine ends.
+    End,
+}
+
 /// What a byte asks for, once the lock is gone.
 enum Work {
     Line(String, HmpState, Vec<String>),
@@ -91,16 +100,22 @@ impl HumanSession {
                 work
             };
             let Some(work) = work else { return };
-            self.perform(work);
+            if self.perform(work) == Next::End {
+                // It stays busy: nothing more is read while the machine ends.
+                return;
+            }
             self.lock().busy = false;
         }
     }
 
-    fn perform(&self, work: Work) {
+    fn perform(&self, work: Work) -> Next {
         match work {
             Work::Line(line, mut hmp, history) => {
-                let Answer { text, question } = hmp::execute(&self.environment, &mut hmp, &history, &line, true);
+                let Answer { text, question, ended } = hmp::execute(&self.environment, &mut hmp, &history, &line, true);
                 self.print(&text);
+                if ended {
+                    return Next::End;
+                }
                 let mut state = self.lock();
                 state.hmp = hmp;
                 state.question = question;
@@ -127,6 +142,7 @@ impl HumanSession {
                 self.outbox.push(&echo);
             }
         }
+        Next::Go
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::chardev::{AttachError, CharSink};
 use crate::event::{ClockKind, LoopHandle, NS_PER_SEC, Timer, realtime_ns};
+use crate::hw::ide::ErrorAction;
 use crate::machine::MachineEvent;
 
 use super::control::Control;
@@ -101,7 +102,7 @@ impl Monitors {
                 session
             }
         };
-        claim.connect(sink);
+        claim.connect_behind(sink);
         Ok(())
     }
 
@@ -177,6 +178,25 @@ impl Monitors {
             MachineEvent::Resume => self.event("RESUME", None),
             MachineEvent::Suspend => self.event("SUSPEND", None),
             MachineEvent::Wakeup => self.event("WAKEUP", None),
+            MachineEvent::DiskFault { device, qdev, fault } => {
+                let action = match fault.action {
+                    ErrorAction::Report => "report",
+                    ErrorAction::Ignore => "ignore",
+                    ErrorAction::Stop => "stop",
+                };
+                let data = json!({
+                    "device": device,
+                    "qom-path": qdev,
+                    "operation": if fault.write { "write" } else { "read" },
+                    "action": action,
+                    "nospace": fault.no_space,
+                    "reason": fault.reason,
+                });
+                self.event("BLOCK_IO_ERROR", Some(data));
+            }
+            MachineEvent::TrayMoved { device, qdev, open } => {
+                self.event("DEVICE_TRAY_MOVED", Some(json!({"device": device, "id": qdev, "tray-open": open})));
+            }
         }
     }
 }

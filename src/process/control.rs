@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use crate::block::{Image, Stats};
+use crate::block::{Format, Image, Stats};
 use crate::bus::PciAddress;
 use crate::chardev::Chardevs;
 use crate::cpu::{CpuState, MpState};
@@ -78,16 +78,12 @@ impl Session {
         pc.placed.ide.iter().enumerate().filter_map(|(number, placed)| Some((number, placed.as_ref()?))).collect()
     }
 
-    fn qdev(placed: &PlacedDrive, number: usize) -> String {
-        if placed.id.is_empty() { format!("/machine/unattached/device[{}]", 22 + number) } else { placed.id.clone() }
-    }
-
     /// The drive that a command names: its place, and its host side.
     fn find_drive(&self, name: DriveName<'_>) -> CommandResult<(usize, &Drive)> {
         let text = name.text();
         let found = self.placed_drives().into_iter().find(|(number, placed)| match name {
             DriveName::Device(device) => placed.drive == device || placed.id == device,
-            DriveName::Id(id) => placed.id == id || Self::qdev(placed, *number) == id,
+            DriveName::Id(id) => placed.id == id || placed.qdev(*number) == id,
         });
         let drive = found.and_then(|(number, placed)| Some((number, self.drives.get(&placed.drive)?)));
         drive.ok_or_else(|| CommandError::device_not_found(text))
@@ -177,7 +173,10 @@ fn counters(stats: Stats) -> BlockCounters {
 }
 
 fn medium(image: &Image) -> InsertedMedium {
-    let (json, text) = img::info::describe(image).unwrap_or_default();
+    let (mut json, text) = img::info::describe(image).unwrap_or_default();
+    // Monitors show the image alone; the nodes below it are for `qemu-img info`.
+    remove_children(&mut json);
+    let text = text.find("Child node '/").map_or(text.as_str(), |at| &text[..at]).to_owned();
     InsertedMedium {
         node_name: image.node_name.clone(),
         file: image.filename.clone(),
@@ -192,6 +191,14 @@ fn medium(image: &Image) -> InsertedMedium {
         detect_zeroes: image.detect_zeroes,
         image: json,
         image_text: text,
+    }
+}
+
+fn remove_children(info: &mut serde_json::Value) {
+    let Some(map) = info.as_object_mut() else { return };
+    map.remove("children");
+    if let Some(backing) = map.get_mut("backing-image") {
+        remove_children(backing);
     }
 }
 
@@ -429,8 +436,8 @@ impl Control for Session {
         let counts = pc.interrupts.counts();
         let isa = counts.iter().copied().filter(|(input, _)| *input < 16).collect();
         vec![
-            IrqStatistics { controller: "kvm-i8259".to_owned(), counts: isa },
             IrqStatistics { controller: "kvm-ioapic".to_owned(), counts },
+            IrqStatistics { controller: "kvm-i8259".to_owned(), counts: isa },
         ]
     }
 
@@ -444,7 +451,8 @@ impl Control for Session {
             redirections: state.ioapic.redirections,
             irr: state.ioapic.irr,
         };
-        let pics = (0u32..).zip(state.pics).map(|(index, pic)| {
+        // QEMU shows the slave first.
+        let pics = [0u32, 1].into_iter().zip(state.pics).rev().map(|(index, pic)| {
             InterruptController::Pic(PicState {
                 index,
                 irr: pic.irr,
@@ -549,7 +557,7 @@ impl Control for Session {
             let removable = info.is_some_and(|info| info.kind == DriveKind::Cdrom) || drive.cdrom;
             devices.push(BlockDevice {
                 device: drive.id.clone(),
-                qdev: place.map(|(number, placed)| Self::qdev(placed, *number)),
+                qdev: place.map(|(number, placed)| placed.qdev(*number)),
                 removable,
                 locked: info.is_some_and(|info| info.locked),
                 tray_open: removable.then(|| info.is_some_and(|info| info.tray_open)),
@@ -571,9 +579,11 @@ impl Control for Session {
                 let stats = counters(drive.disk.0.stats());
                 BlockStats {
                     device: drive.id.clone(),
-                    qdev: place.map(|(number, placed)| Self::qdev(placed, *number)),
+                    qdev: place.map(|(number, placed)| placed.qdev(*number)),
                     node_name: image.as_ref().map(|image| image.node_name.clone()),
-                    parent: image.map(|image| (image.driver.to_owned(), stats)),
+                    parent: image
+                        .filter(|image| !matches!(image.format, Format::Protocol))
+                        .map(|image| (image.file.info().driver.to_owned(), stats)),
                     counters: stats,
                 }
             })

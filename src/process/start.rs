@@ -63,6 +63,10 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     } else {
         None
     };
+    machine::set_message_style(machine::MessageStyle {
+        timestamp: config.log.timestamp,
+        guest_name: config.name.clone().filter(|_| config.log.guest_name),
+    });
     let signals = SignalFd::block(TERMINATION).map_err(host("signals"))?;
     install_log(config)?;
     if let Some(name) = config.process_name.as_deref().and_then(|name| CString::new(name).ok()) {

@@ -74,7 +74,7 @@ pub struct KernelFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// It cannot be read.
-    #[error("could not load kernel '{}': {}", path.display(), reason(source))]
+    #[error("could not open kernel file '{}': {}", path.display(), reason(source))]
     Unreadable {
         /// The file.
         path: PathBuf,

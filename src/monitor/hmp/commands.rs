@@ -27,6 +27,7 @@ pub(super) fn cont(hmp: &mut Hmp<'_>, _: &Args) -> CommandResult {
 
 pub(super) fn quit(hmp: &mut Hmp<'_>, _: &Args) -> CommandResult {
     hmp.control().quit();
+    hmp.ended = true;
     Ok(())
 }
 
@@ -107,7 +108,7 @@ pub(super) fn print(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
 pub(super) fn gva2gpa(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
     let state = hmp.cpu_state()?;
     let gpa = paging::translate(&state, &|gpa, buf| hmp.control().read_physical(gpa, buf), args.number("addr"));
-    hmp.print(gpa.map_or_else(|| "Unmapped\n".to_owned(), |gpa| format!("gpa: {gpa:#x}\n")));
+    hmp.print(gpa.map_or_else(|| "Unmapped\n".to_owned(), |gpa| if gpa == 0 { "gpa: 0\n".to_owned() } else { format!("gpa: {gpa:#x}\n") }));
     Ok(())
 }
 
@@ -298,7 +299,7 @@ pub(super) fn expire_password(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
 
 pub(super) fn log(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
     if hmp.control().set_log_items(args.text("items")).is_err() {
-        hmp.print(crate::trace::items_help());
+        hmp.print(table::log_help());
     }
     Ok(())
 }

@@ -67,6 +67,7 @@ pub struct Hmp<'a> {
     out: String,
     question: Option<Question>,
     may_ask: bool,
+    ended: bool,
 }
 
 /// What a command line came to.
@@ -76,6 +77,8 @@ pub struct Answer {
     pub text: String,
     /// What the command wants to know before it can go on.
     pub question: Option<Question>,
+    /// The machine ends: no prompt follows.
+    pub ended: bool,
 }
 
 /// Runs a command line. `may_ask`: somebody is there to answer questions.
@@ -87,9 +90,9 @@ pub fn execute(
     line: &str,
     may_ask: bool,
 ) -> Answer {
-    let mut hmp = Hmp { environment, state, history, out: String::new(), question: None, may_ask };
+    let mut hmp = Hmp { environment, state, history, out: String::new(), question: None, may_ask, ended: false };
     hmp.line(line);
-    Answer { text: hmp.out, question: hmp.question }
+    Answer { text: hmp.out, question: hmp.question, ended: hmp.ended }
 }
 
 /// Goes on with a command that asked something.

@@ -93,7 +93,7 @@ pub fn help(topic: &str) -> String {
     let mut words = topic.split_whitespace();
     let Some(name) = words.next() else { return help_all(COMMANDS, "") };
     if name == "log" {
-        return crate::trace::items_help();
+        return log_help();
     }
     let Some(command) = find(COMMANDS, name) else { return format!("unknown command: '{name}'\n") };
     match (command.subcommands(), words.next()) {
@@ -103,6 +103,16 @@ pub fn help(topic: &str) -> String {
             None => format!("unknown command: '{name} {sub}'\n"),
         },
         (None, _) => command.help_line(""),
+    }
+}
+
+/// `help log`: what can be logged.
+pub(super) fn log_help() -> String {
+    let none = format!("{:<15} remove all logs\n", "none");
+    let items = crate::trace::items_help().replace("Use \"-d trace:help\"", "Use \"log trace:help\"");
+    match items.split_once('\n') {
+        Some((title, rest)) => format!("{title}\n{none}{rest}"),
+        None => items,
     }
 }
 
