@@ -121,6 +121,10 @@ impl Mux {
     /// The sink of a front end is there: it gets the focus, unless another one comes before the loop turns, or it
     /// stands behind (`Place::Behind`) and another one has it.
     pub(super) fn connected(self: &Arc<Self>, inlet: &Arc<Inlet>, place: Place) {
+        if place == Place::Behind && self.focus().is_some() {
+            // Now, not when the loop turns: the back end's news that it is open may be on its way already.
+            inlet.event(CharEvent::MuxOut);
+        }
         {
             let mut state = lock(&self.state);
             let Some(index) = state.fronts.iter().position(|front| Arc::ptr_eq(&front.inlet, inlet)) else { return };

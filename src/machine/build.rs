@@ -228,7 +228,8 @@ fn report_drives(machine: &Arc<Machine>, pc: &Arc<Assembled>, cell: &Arc<BoardCe
     let sink: TraySink = Arc::new(move |drive: usize, open: bool| {
         let Some(machine) = weak.upgrade() else { return };
         let (device, qdev) = names.get(drive).cloned().unwrap_or_default();
-        machine.report(MachineEvent::TrayMoved { device, qdev, open });
+        // At once: QEMU tells it before the answer to the command that moved the tray.
+        machine.emit(&MachineEvent::TrayMoved { device, qdev, open });
     });
     cell.lock().with(&pc.pc.ide, |ide| ide.on_tray_moved(&sink));
 }

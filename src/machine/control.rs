@@ -141,7 +141,8 @@ pub enum MachineEvent {
     },
 }
 
-/// Takes machine events on the main loop's thread.
+/// Takes machine events, mostly on the main loop's thread; trays move under the board lock, so it takes leaf locks
+/// only.
 pub type EventListener = Arc<dyn Fn(&MachineEvent) + Send + Sync>;
 
 /// A command that the machine cannot follow in its present state.
@@ -277,7 +278,8 @@ impl Machine {
         lock(&self.listeners).push(listener);
     }
 
-    fn emit(&self, event: &MachineEvent) {
+    /// Tells all listeners.
+    pub(super) fn emit(&self, event: &MachineEvent) {
         let listeners = lock(&self.listeners).clone();
         for listener in listeners {
             listener(event);

@@ -229,7 +229,8 @@ impl Site<'_> {
         props.finish()?;
         let rom = self.option_rom(rom_name)?;
         let len = vga::vram_len(vgamem);
-        let vram = RamBlock::tracked("vga.vram", len).map_err(|source| BuildError::Memory { name: "vga.vram", source })?;
+        let vram =
+            RamBlock::tracked("vga.vram", len).map_err(|source| BuildError::Memory { name: "vga.vram", source })?;
         let wiring = vga::Wiring { vram, clock: self.wiring.clock.clone(), window_priority: 1 };
         let device = Vga::add_pci(&mut self.board(), "VGA", address, wiring, options, rom);
         self.placed.vgas.push(device);

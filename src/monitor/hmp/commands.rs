@@ -108,7 +108,10 @@ pub(super) fn print(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
 pub(super) fn gva2gpa(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
     let state = hmp.cpu_state()?;
     let gpa = paging::translate(&state, &|gpa, buf| hmp.control().read_physical(gpa, buf), args.number("addr"));
-    hmp.print(gpa.map_or_else(|| "Unmapped\n".to_owned(), |gpa| if gpa == 0 { "gpa: 0\n".to_owned() } else { format!("gpa: {gpa:#x}\n") }));
+    hmp.print(gpa.map_or_else(
+        || "Unmapped\n".to_owned(),
+        |gpa| if gpa == 0 { "gpa: 0\n".to_owned() } else { format!("gpa: {gpa:#x}\n") },
+    ));
     Ok(())
 }
 
