@@ -86,11 +86,12 @@ impl Vbe {
         if self.bits() == 4 { 4 } else { 1 }
     }
 
-    /// The byte of display memory that the first pixel is in.
+    /// The byte of display memory that the picture starts at. The CRTC counts words of 32 bits, so the horizontal
+    /// offset moves the picture by whole ones.
     pub fn start(&self) -> u64 {
         let bits = if self.bits() == 4 { 1 } else { self.storage_bits() };
         let in_line = u64::from(self.get(dispi::X_OFFSET)) * u64::from(bits) / 8 * self.planes();
-        in_line + u64::from(self.get(dispi::Y_OFFSET)) * self.pitch()
+        (in_line + u64::from(self.get(dispi::Y_OFFSET)) * self.pitch()) & !3
     }
 
     /// A read of register `index`.

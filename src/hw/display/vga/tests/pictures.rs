@@ -215,6 +215,16 @@ fn a_virtual_screen_scrolls_by_its_offsets() {
 }
 
 #[test]
+fn the_horizontal_offset_counts_whole_words() {
+    let mut b = Bench::linear_mode(640, 480, 16);
+    b.dispi(6, 1000);
+    b.dispi(8, 13);
+    b.vram.write(12 * 2, &[0x00, 0xf8, 0x1f, 0x00]);
+    b.refresh();
+    assert_eq!((b.pixel(0, 0), b.pixel(1, 0)), (0xff_0000, 0x00_00ff));
+}
+
+#[test]
 fn linear_changes_are_reported_where_they_are() {
     let mut b = Bench::linear_mode(1024, 768, 32);
     assert_eq!(b.refresh(), Refresh::Resized);
