@@ -4,4 +4,5 @@
 
 mod guests;
 mod machine;
+mod pictures;
 mod process;
