@@ -76,6 +76,10 @@ impl FileNode {
             _ => OpenError::Open { filename: path.to_owned(), error },
         };
         let mut read_only = options.read_only;
+        if std::fs::metadata(path).is_ok_and(|it| it.file_type().is_fifo()) {
+            // Opening it would wait for a writer, for ever.
+            return Err(not_a_file(path));
+        }
         let mut result = open_file(path, read_only, options.direct);
         if let Err(error) = &result
             && !read_only
