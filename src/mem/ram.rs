@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use vm_memory::bitmap::BS;
-use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::dirty::DirtyPages;
@@ -46,7 +46,10 @@ impl RamBlock {
 
     fn build(name: &str, len: u64, log_dirty: bool) -> io::Result<Arc<Self>> {
         let size = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let region = MmapRegion::new(size).map_err(|e| io::Error::new(io::ErrorKind::OutOfMemory, e))?;
+        let region = MmapRegion::new(size).map_err(|error| match error {
+            MmapRegionError::Mmap(error) => error,
+            other => io::Error::new(io::ErrorKind::OutOfMemory, other),
+        })?;
         Ok(Arc::new(Self { name: name.to_owned(), region, dirty: DirtyPages::new(len), log_dirty }))
     }
 
