@@ -46,6 +46,11 @@ impl Folder {
         self.0.path().join(name)
     }
 
+    /// The same as text, for command lines.
+    pub fn arg(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
     /// A file's content as text; empty if it is not there yet.
     pub fn text(&self, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.path(name)).unwrap_or_default()).into_owned()
@@ -106,6 +111,17 @@ impl Machine<'_> {
     pub fn exit_code(&mut self) -> i32 {
         let status = self.wait();
         status.code().unwrap_or_else(|| panic!("{status}: {}", self.folder.text("stderr")))
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Ends it at once, as a crash of the host would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Sends it a signal by name, as `kill` does.

@@ -2,7 +2,14 @@
 //! VNC. These tests need real time; where KVM cannot be opened they say so and pass.
 #![expect(clippy::unwrap_used, reason = "a test panics to fail")]
 
+mod bad_input;
+mod crash;
+mod grub;
 mod guests;
+mod hostile;
 mod machine;
+mod monitor;
 mod pictures;
 mod process;
+mod rfb;
+mod screen;
