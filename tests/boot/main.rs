@@ -13,3 +13,4 @@ mod pictures;
 mod process;
 mod rfb;
 mod screen;
+mod typing;

@@ -170,11 +170,24 @@ impl Viewer {
         self.key(0, CONTROL);
     }
 
-    /// Types a line of ASCII and Return.
-    pub fn type_line(&mut self, line: &str) {
-        for character in line.chars() {
+    /// Types ASCII on a US keyboard.
+    pub fn type_text(&mut self, text: &str) {
+        const SHIFT: u32 = 0xffe1;
+        for character in text.chars() {
+            let shifted = character.is_ascii_uppercase() || "~!@#$%^&*()_+{}|:\"<>?".contains(character);
+            if shifted {
+                self.key(1, SHIFT);
+            }
             self.press(u32::from(character));
+            if shifted {
+                self.key(0, SHIFT);
+            }
         }
+    }
+
+    /// The same, then Return.
+    pub fn type_line(&mut self, line: &str) {
+        self.type_text(line);
         self.press(RETURN);
     }
 }
