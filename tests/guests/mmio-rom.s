@@ -14,7 +14,7 @@ begin:	cli
 	.long 0xffff0000 + (main - count)
 	.word 8
 	.balign 8
-gdt:	.quad 0, 0x00cf9a000000ffff, 0x00cf92000000ffff
+gdt:	.quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff    # accessed already: a ROM cannot be marked
 gdtr:	.word 23
 	.long 0xffff0000 + (gdt - count)
 	.code32
