@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 # A boot sector that echoes what is typed, as the BIOS understands it, to the screen and the debug console: characters,
 # and the scan codes of keys that have none. Between keys it halts.
 	.code16
@@ -48,34 +47,3 @@ out:	outb	%al, $0xe9
 	ret
 	.org 510
 	.word	0xaa55
-=======
-# A boot sector that shows what is typed: INT 16h's characters go to the screen and to the debug console; Escape leaves
-# through isa-debug-exit with status (0x14 << 1) | 1 = 41.
-	.intel_syntax noprefix
-	.code16
-	.text
-	.org 0
-start:	ljmp 0, offset 0x7c00 + (begin - start)
-begin:	xor ax, ax
-	mov ds, ax
-	mov ss, ax
-	mov sp, 0x7c00
-	mov al, '>'
-	jmp show
-next:	mov ah, 0
-	int 0x16
-	cmp al, 0x1b
-	je leave
-show:	out 0xe9, al
-	mov ah, 0x0e
-	mov bx, 7
-	int 0x10
-	jmp next
-leave:	mov al, 0x14
-	out 0xf4, al
-1:	hlt
-	jmp 1b
-	.org 510
-	.byte 0x55, 0xaa
-	.org 1024
->>>>>>> 6061899 (boot tests: type into a guest; bench beside QEMU)
