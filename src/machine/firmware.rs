@@ -1,5 +1,7 @@
 //! What the firmware is told through fw_cfg: memory, CPUs, boot order, ACPI, SMBIOS, a kernel.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::host::reason;
@@ -78,7 +80,7 @@ pub fn fill(config: &Config, facts: &Facts) -> Result<FwCfgBuilder, BuildError> 
     for item in &config.fw_cfg {
         let bytes = match &item.source {
             FwCfgSource::Text(text) => text.clone().into_bytes(),
-            FwCfgSource::File(path) => std::fs::read(path).map_err(|error| {
+            FwCfgSource::File(path) => read_file(path).map_err(|error| {
                 BuildError::Text(format!("-fw_cfg: can't load {}: {}", path.display(), reason(&error)))
             })?,
         };
@@ -137,7 +139,7 @@ fn boot(cfg: &mut FwCfgBuilder, config: &Config, facts: &Facts, file: &mut AddFi
         file(cfg, "etc/boot-menu-wait", time.to_le_bytes().to_vec())?;
     }
     if let Some(splash) = splash {
-        let bytes = std::fs::read(splash).map_err(|error| {
+        let bytes = read_file(Path::new(splash)).map_err(|error| {
             BuildError::Text(format!("-boot splash: could not read '{splash}': {}", reason(&error)))
         })?;
         // JPEG begins with FFD8h, BMP with "BM": the firmware shows these two kinds.
@@ -205,7 +207,9 @@ fn acpi_table(options: &[(String, String)]) -> Result<ExtraTable, BuildError> {
     };
     let mut table = if whole { Vec::new() } else { vec![0; 36] };
     for name in names.split(':') {
-        table.extend(std::fs::read(name).map_err(|error| fail(format!("can't open file {name}: {}", reason(&error))))?);
+        table.extend(
+            read_file(Path::new(name)).map_err(|error| fail(format!("can't open file {name}: {}", reason(&error))))?,
+        );
     }
     if table.len() < 36 {
         return Err(fail(format!("{names} is too short for an ACPI table header")));
@@ -264,8 +268,17 @@ fn smbios_config(config: &Config, facts: &Facts) -> SmbiosConfig {
     }
 }
 
+/// No kernel, RAM disk or fw_cfg item is larger; an endless file must not be read for ever.
+const MAX_FILE: u64 = 2 << 30;
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let len = File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if len as u64 > MAX_FILE { Err(io::Error::from(io::ErrorKind::FileTooLarge)) } else { Ok(bytes) }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, KernelError> {
-    std::fs::read(path).map_err(|source| KernelError::Unreadable { path: path.to_owned(), source })
+    read_file(path).map_err(|source| KernelError::Unreadable { path: path.to_owned(), source })
 }
 
 /// Reads the kernel and its RAM disks and prepares them.
@@ -279,7 +292,7 @@ fn load_kernel(spec: &KernelSpec, layout: RamLayout) -> Result<BootPlan, BuildEr
         for name in names {
             let file = name.split(' ').next().unwrap_or(name);
             let path = if Path::new(name).is_file() { name } else { file };
-            let bytes = std::fs::read(path)
+            let bytes = read_file(Path::new(path))
                 .map_err(|source| BuildError::Kernel(KernelError::Initrd { name: name.to_owned(), source }))?;
             modules.push((name.to_owned(), bytes));
         }
