@@ -662,14 +662,7 @@ impl Control for Session {
     fn eject(&self, drive: DriveName<'_>, force: bool) -> CommandResult {
         let (number, found) = self.find_drive(drive)?;
         self.open_tray(number, drive.text(), force)?;
-        let result = found.disk.0.eject();
-        if let Some(pc) = &self.pc {
-            self.machine.board().lock().with(&pc.pc.ide, |ide| {
-                ide.medium_changed(number);
-                ide.set_tray_open(number, true);
-            });
-        }
-        result.map_err(|error| CommandError::new(error.to_string()))
+        found.disk.0.eject().map_err(|error| CommandError::new(error.to_string()))
     }
 
     fn change_medium(&self, drive: DriveName<'_>, medium: NewMedium<'_>) -> CommandResult {
