@@ -51,7 +51,7 @@ pub struct PlacedDevice {
     pub driver: String,
     /// `id=`, or nothing.
     pub id: String,
-    /// "PCI", "ISA", "IDE".
+    /// "PCI", "ISA", "ide.0", "ide.1".
     pub bus: &'static str,
     /// Printed properties.
     pub properties: Vec<(String, String)>,
@@ -478,7 +478,8 @@ impl Site<'_> {
         let class = if cdrom { "ide-cd" } else { "ide-hd" };
         let properties =
             vec![("drive", format!("{:?}", drive.id)), ("unit", format!("{} ({:#x})", number % 2, number % 2))];
-        self.remember(class, id, "IDE", properties);
+        let bus = if number / 2 == 0 { "ide.0" } else { "ide.1" };
+        self.remember(class, id, bus, properties);
         Ok(())
     }
 }

@@ -506,7 +506,11 @@ impl Control for Session {
                 device.properties.insert(0, ("addr".into(), format!("{:02x}.{:x}", address.device, address.function)));
                 match driver.as_str() {
                     "PIIX3" => device.buses.push(bus("isa.0", "ISA", of_bus("ISA"))),
-                    "piix3-ide" => device.buses.push(bus("ide.0", "IDE", of_bus("IDE"))),
+                    "piix3-ide" => {
+                        // QEMU has the newest bus first.
+                        device.buses.push(bus("ide.1", "IDE", of_bus("ide.1")));
+                        device.buses.push(bus("ide.0", "IDE", of_bus("ide.0")));
+                    }
                     _ => {}
                 }
                 device.driver = driver;
