@@ -46,10 +46,11 @@ impl RamBlock {
 
     fn build(name: &str, len: u64, log_dirty: bool) -> io::Result<Arc<Self>> {
         let size = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let region = MmapRegion::new(size).map_err(|error| match error {
-            MmapRegionError::Mmap(error) => error,
-            other => io::Error::new(io::ErrorKind::OutOfMemory, other),
-        })?;
+        let region =
+            MmapRegion::build(None, size, prot_read_write(), map_anonymous()).map_err(|error| match error {
+                MmapRegionError::Mmap(error) => error,
+                other => io::Error::new(io::ErrorKind::OutOfMemory, other),
+            })?;
         Ok(Arc::new(Self { name: name.to_owned(), region, dirty: DirtyPages::new(len), log_dirty }))
     }
 
@@ -370,6 +371,14 @@ impl View {
 fn prot_read_write() -> i32 {
     (rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE).bits() as i32
 }
+
+/// Without MAP_NORESERVE: memory that the host cannot have is refused at the start, not when the guest touches it.
+fn map_anonymous() -> i32 {
+    (rustix::mm::MapFlags::PRIVATE).bits() as i32 | MAP_ANONYMOUS
+}
+
+/// mmap(2); rustix offers anonymous mappings by a function of their own only.
+const MAP_ANONYMOUS: i32 = 0x20;
 
 fn map_private() -> i32 {
     (rustix::mm::MapFlags::PRIVATE | rustix::mm::MapFlags::NORESERVE).bits() as i32

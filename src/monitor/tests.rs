@@ -1,5 +1,6 @@
 //! Sessions against a machine that only remembers: golden texts of QEMU 10.0.2.
 
+mod hostile;
 mod human;
 mod program;
 

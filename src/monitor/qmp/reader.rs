@@ -85,7 +85,8 @@ impl Reader {
                 self.state = State::Text { quote: byte, start: self.buffer.len(), escaped: false };
                 self.push(byte, items);
             }
-            _ if self.depth > 0 => self.push(byte, items),
+            b',' | b':' if self.depth > 0 => self.push(byte, items),
+            _ if self.depth > 0 && is_word(byte) => self.push(byte, items),
             b'}' | b']' | b',' | b':' => items.push(Item::Error("JSON parse error, expecting value".to_owned())),
             _ if is_word(byte) => {
                 self.state = State::Word;
@@ -99,7 +100,8 @@ impl Reader {
     }
 
     fn text(&mut self, byte: u8, quote: u8, start: usize, escaped: bool, items: &mut Vec<Item>) {
-        if byte < 0x20 {
+        // FEh and FFh are in no UTF-8 text: programs send them to start anew.
+        if !(0x20..0xfe).contains(&byte) {
             let mut stray = self.buffer.get(start..).unwrap_or_default().to_vec();
             stray.push(byte);
             let stray = String::from_utf8_lossy(&stray).into_owned();
