@@ -17,8 +17,7 @@ use crate::mem::Backing;
 use crate::monitor::info::{
     AddressSpace, BlockCounters, BlockDevice, BlockStats, CpuDefinition, CpuInfo, CpuPlace, CurrentMachine, FlatNode,
     FlatView, HotpluggableCpu, InsertedMedium, InterruptController, IoApicState, IrqStatistics, KvmInfo, MachineInfo,
-    MemoryNode, MemorySize, Mouse, PciBar, PciDevice, PicState, QtreeBus, QtreeDevice, Rom, RunState, VncAddress,
-    VncServer,
+    MemoryNode, MemorySize, Mouse, PciBar, PciDevice, PicState, QtreeBus, Rom, RunState, VncAddress, VncServer,
 };
 use crate::monitor::{
     CommandError, CommandResult, Control, DriveName, IfConnected, NewMedium, PortWidth, ReadOnlyMode,
@@ -67,7 +66,7 @@ impl Session {
         format!("{}-x86_64-cpu", self.config.cpu.model.as_deref().unwrap_or("qemu64"))
     }
 
-    fn ide_drives(&self) -> Vec<DriveInfo> {
+    pub(super) fn ide_drives(&self) -> Vec<DriveInfo> {
         let Some(pc) = &self.pc else { return Vec::new() };
         self.machine.board().lock().with(&pc.pc.ide, |ide| ide.drives()).unwrap_or_default()
     }
@@ -112,7 +111,7 @@ impl Session {
         }
     }
 
-    fn pci_device(&self, address: PciAddress) -> PciDevice {
+    pub(super) fn pci_device(&self, address: PciAddress) -> PciDevice {
         let mut board = self.machine.board().lock();
         let mut read = |offset: u16, len: u16| board.pci_config_read(address, offset, len);
         let word = |value: u32| u16::try_from(value & 0xffff).unwrap_or(0);
@@ -474,57 +473,7 @@ impl Control for Session {
     }
 
     fn qtree(&self) -> QtreeBus {
-        let mut root = QtreeBus { name: "main-system-bus".into(), kind: "System".into(), devices: Vec::new() };
-        let Some(pc) = &self.pc else { return root };
-        let bus = |name: &str, kind: &str, devices| QtreeBus { name: name.into(), kind: kind.into(), devices };
-        let of_bus = |kind: &str| -> Vec<QtreeDevice> {
-            let devices = pc.placed.devices.iter().rev().filter(|device| device.bus == kind);
-            devices
-                .map(|device| QtreeDevice {
-                    driver: device.driver.clone(),
-                    id: device.id.clone(),
-                    properties: device.properties.clone(),
-                    ..QtreeDevice::default()
-                })
-                .collect()
-        };
-        let names: Vec<(PciAddress, String)> = {
-            let board = self.machine.board().lock();
-            board.pci_functions().into_iter().map(|(at, id)| (at, board.name(id).to_owned())).collect()
-        };
-        let functions = names
-            .into_iter()
-            .rev()
-            .map(|(address, driver)| {
-                let placed = pc.placed.devices.iter().find(|device| device.bus == "PCI" && device.driver == driver);
-                let mut device = QtreeDevice {
-                    id: placed.map(|device| device.id.clone()).unwrap_or_default(),
-                    properties: placed.map(|device| device.properties.clone()).unwrap_or_default(),
-                    pci: Some(self.pci_device(address)),
-                    ..QtreeDevice::default()
-                };
-                device.properties.insert(0, ("addr".into(), format!("{:02x}.{:x}", address.device, address.function)));
-                match driver.as_str() {
-                    "PIIX3" => device.buses.push(bus("isa.0", "ISA", of_bus("ISA"))),
-                    "piix3-ide" => {
-                        // QEMU has the newest bus first.
-                        device.buses.push(bus("ide.1", "IDE", of_bus("ide.1")));
-                        device.buses.push(bus("ide.0", "IDE", of_bus("ide.0")));
-                    }
-                    _ => {}
-                }
-                device.driver = driver;
-                device
-            })
-            .collect();
-        let host = QtreeDevice {
-            driver: "i440FX-pcihost".into(),
-            buses: vec![bus("pci.0", "PCI", functions)],
-            ..QtreeDevice::default()
-        };
-        root.devices.push(host);
-        root.devices.push(QtreeDevice { driver: "fw_cfg_io".into(), ..QtreeDevice::default() });
-        root
+        super::qtree::tree(self)
     }
 
     fn roms(&self) -> Vec<Rom> {

@@ -2,6 +2,7 @@
 
 mod background;
 mod control;
+mod qtree;
 mod start;
 
 use std::ffi::OsString;
