@@ -7,8 +7,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::bus::{GuestBus, LineSink};
+use crate::bus::{CpuPins, GuestBus, LineSink, LocalApic};
 use crate::cpu::{CpuModel, CpuState, HostCpu};
+use crate::event::Clock;
 use crate::mem::RamRange;
 
 pub use choose::{AccelRequest, Chosen, HELP, choose, virtualization_flag};
@@ -161,6 +162,19 @@ pub trait Accelerator: Send + Sync {
 
     /// The in-kernel interrupt controllers: input n is global system interrupt n. `None`: the machine emulates them.
     fn irqchip(&self) -> Option<Arc<dyn LineSink>>;
+
+    /// The asynchronous inputs of vCPU `index`, where the machine emulates its local APIC ([`Accelerator::irqchip`] is
+    /// `None`). It may be asked for before the vCPU exists.
+    fn cpu_pins(&self, _index: u32) -> Option<Arc<dyn CpuPins>> {
+        None
+    }
+
+    /// The local APIC of vCPU `index`. Called before the vCPU is made, where the machine emulates the local APICs.
+    fn attach_local_apic(&self, _index: u32, _apic: Arc<dyn LocalApic>) {}
+
+    /// Machine time, which the guest's time-stamp counters follow. Called before the first vCPU is made; accelerators
+    /// with a time-stamp counter of their own ignore it.
+    fn attach_clock(&self, _clock: Clock) {}
 
     /// The registers of the in-kernel interrupt controllers, if there are any.
     fn irqchip_state(&self) -> Option<IrqChipState> {

@@ -1,12 +1,14 @@
 //! Devices and how they are wired: the device trait, interrupt lines, address dispatch, PCI, and the board that owns
 //! them all.
 
+mod apic;
 mod board;
 mod device;
 mod pci;
 mod ports;
 mod wire;
 
+pub use apic::{CpuPins, LocalApic, MsiSink};
 pub use board::{Board, BoardCell, DeviceRef, GuestBus, MapStats, MmioTarget, RegionHandle};
 pub use device::{At, Decode, Device, DeviceId, Region, Reset, Token, Width};
 pub use pci::{
