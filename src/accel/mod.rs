@@ -2,6 +2,7 @@
 
 mod choose;
 pub mod kvm;
+pub mod soft;
 
 use std::io;
 use std::os::fd::BorrowedFd;

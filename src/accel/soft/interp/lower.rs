@@ -1,0 +1,132 @@
+//! From iced-x86's decoding to an [`Op`].
+
+use iced_x86::{Instruction, OpKind, Register};
+
+use crate::cpu::Mode;
+
+use super::super::cpu::{Cpu, Exception, Step};
+use super::super::op::{BLOCK_START, Cold, HIGH_BYTE, Mem, NO_REGISTER, Op};
+use super::super::{system, vector};
+
+/// Code size in bits.
+#[must_use]
+pub fn bits(mode: Mode) -> u32 {
+    match mode {
+        Mode::Real | Mode::Virtual8086 | Mode::Protected16 | Mode::Compatibility16 => 16,
+        Mode::Protected32 | Mode::Compatibility32 => 32,
+        Mode::Long64 => 64,
+    }
+}
+
+fn undefined(cpu: &mut Cpu, _op: &Op) -> Step {
+    Err(cpu.raise(Exception::UD))
+}
+
+/// The number by which [`Op`] names a register.
+#[must_use]
+pub fn number(register: Register) -> u8 {
+    match register {
+        Register::AH | Register::CH | Register::DH | Register::BH => (register as u8 - Register::AH as u8) | HIGH_BYTE,
+        _ => u8::try_from(register.number()).unwrap_or(0),
+    }
+}
+
+fn memory(instruction: &Instruction, at: u16) -> Mem {
+    let segment = u8::try_from(instruction.memory_segment().number()).unwrap_or(3);
+    let scale = u8::try_from(instruction.memory_index_scale().trailing_zeros()).unwrap_or(0);
+    let base = instruction.memory_base();
+    let index = instruction.memory_index();
+    let displacement = instruction.memory_displacement64();
+    if base == Register::RIP || base == Register::EIP {
+        // iced gives the target as if the instruction were at address 0.
+        let cut = if base == Register::EIP { 32 } else { 0 };
+        return Mem {
+            disp: displacement.wrapping_add(u64::from(at)),
+            base: BLOCK_START,
+            index: NO_REGISTER,
+            scale: 0,
+            segment,
+            cut,
+        };
+    }
+    let gpr = |register: Register| if register.is_gpr() { number(register) } else { NO_REGISTER };
+    let cut = match base.size().max(if index.is_gpr() { index.size() } else { 0 }).max(address_size(instruction)) {
+        2 => 48,
+        4 => 32,
+        _ => 0,
+    };
+    Mem { disp: displacement, base: gpr(base), index: gpr(index), scale, segment, cut }
+}
+
+/// The address size in bytes, as far as the displacement tells it.
+fn address_size(instruction: &Instruction) -> usize {
+    if instruction.memory_base() != Register::None || instruction.memory_index() != Register::None {
+        return 0;
+    }
+    match (instruction.memory_displ_size(), instruction.code_size()) {
+        (size @ (2 | 4 | 8), _) => size as usize,
+        (_, iced_x86::CodeSize::Code16) => 2,
+        (_, iced_x86::CodeSize::Code32) => 4,
+        _ => 8,
+    }
+}
+
+/// Lowers an instruction that begins `at` bytes into its block and was decoded at address 0; `bytes` begins with it.
+#[must_use]
+pub fn lower(instruction: &Instruction, bytes: &[u8; 15], at: u16) -> Op {
+    let mut op = Op {
+        handler: undefined,
+        imm: 0,
+        mem: Mem::NONE,
+        a: 0,
+        b: 0,
+        c: 0,
+        size: 0,
+        at,
+        len: u8::try_from(instruction.len()).unwrap_or(15),
+        prefixes: 0,
+        cold: None,
+    };
+    for operand in 0..instruction.op_count() {
+        match instruction.op_kind(operand) {
+            OpKind::Register => {
+                let register = number(instruction.op_register(operand));
+                match operand {
+                    0 => op.a = register,
+                    1 => op.b = register,
+                    2 => op.c = register,
+                    _ => {}
+                }
+            }
+            OpKind::Memory => op.mem = memory(instruction, at),
+            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
+                op.imm = instruction.near_branch_target().wrapping_add(u64::from(at));
+            }
+            OpKind::FarBranch16 | OpKind::FarBranch32 => {}
+            OpKind::Immediate8
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64 => op.imm = instruction.immediate(operand),
+            _ => {}
+        }
+    }
+    if instruction.has_lock_prefix() {
+        op.prefixes |= Op::LOCK;
+    }
+    if instruction.has_rep_prefix() {
+        op.prefixes |= Op::REP;
+    }
+    if instruction.has_repne_prefix() {
+        op.prefixes |= Op::REPNE;
+    }
+    let mut extra = 0;
+    if let Some(handler) = system::handler(instruction).or_else(|| vector::handler(instruction, &mut extra)) {
+        op.handler = handler;
+        op.cold = Some(Box::new(Cold { instruction: *instruction, bytes: *bytes, extra }));
+    }
+    op
+}
