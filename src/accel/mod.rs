@@ -1,6 +1,7 @@
 //! Accelerators: what executes the guest's instructions.
 
 mod choose;
+mod debug;
 pub mod kvm;
 pub mod soft;
 
@@ -14,6 +15,7 @@ use crate::event::Clock;
 use crate::mem::RamRange;
 
 pub use choose::{AccelRequest, Chosen, HELP, choose, virtualization_flag};
+pub use debug::{Breakpoint, BreakpointKind, DebugError, DebugStop, GuestDebug, WatchKind, Watchpoint};
 
 /// Why an accelerator cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +43,8 @@ pub enum Exit {
     Halted,
     /// Triple fault.
     Shutdown,
-    /// A breakpoint or single step that the debugger asked for.
-    Debug,
+    /// What the debugger asked for with [`Vcpu::set_debug`] happened.
+    Debug(DebugStop),
     /// The accelerator cannot go on; the text names the instruction's bytes, address and mode.
     InternalError(String),
 }
@@ -263,6 +265,16 @@ pub trait Vcpu {
     /// The host refuses, or has no system management mode.
     fn inject_smi(&mut self) -> Result<(), AccelError> {
         Err(AccelError::Unsupported("system management mode is not available".to_owned()))
+    }
+
+    /// Replaces what a debugger wants. Called between two instructions, with the same breakpoints and watchpoints on
+    /// each vCPU; the first vCPU that is asked for a breakpoint must be one whose page tables map it. If it fails,
+    /// what was wanted before stays, but for breakpoints that are gone.
+    ///
+    /// # Errors
+    /// The accelerator has no such thing, or not so many, or there is no memory at a breakpoint's address.
+    fn set_debug(&mut self, _debug: &GuestDebug) -> Result<(), DebugError> {
+        Err(DebugError::Unsupported("breakpoints"))
     }
 
     /// The guest physical address behind a linear address, by the vCPU's present page tables.

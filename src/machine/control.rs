@@ -315,7 +315,7 @@ impl Machine {
     pub fn vcpu_event(&self, index: u32, event: VcpuEvent) {
         self.post(move |machine| match event {
             VcpuEvent::Shutdown => machine.reset(Cause::GuestReset),
-            VcpuEvent::Debug => machine.stop_as(RunState::Debug),
+            VcpuEvent::Debug(_) => machine.stop_as(RunState::Debug),
             VcpuEvent::Failed(text) => machine.fail(index, &text),
         });
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::accel::{AccelError, Accelerator, Exit, Vcpu};
+use crate::accel::{AccelError, Accelerator, DebugStop, Exit, Vcpu};
 use crate::bus::BoardCell;
 use crate::host::reason;
 
@@ -19,8 +19,8 @@ type Kick = Arc<dyn Fn() + Send + Sync>;
 pub enum VcpuEvent {
     /// Triple fault.
     Shutdown,
-    /// The debugger's breakpoint or step.
-    Debug,
+    /// The debugger's breakpoint, watchpoint or step.
+    Debug(DebugStop),
     /// The accelerator cannot go on.
     Failed(String),
 }
@@ -233,7 +233,7 @@ fn run_thread(
         let event = match vcpu.run(board) {
             Ok(Exit::Kicked | Exit::Halted) => continue,
             Ok(Exit::Shutdown) => VcpuEvent::Shutdown,
-            Ok(Exit::Debug) => VcpuEvent::Debug,
+            Ok(Exit::Debug(stop)) => VcpuEvent::Debug(stop),
             Ok(Exit::InternalError(text)) => VcpuEvent::Failed(text),
             Err(error) => VcpuEvent::Failed(describe(&error)),
         };

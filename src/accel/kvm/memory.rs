@@ -120,13 +120,27 @@ impl Slots {
 
     /// Copies guest memory out; what is not RAM is left out. Returns how many bytes there were.
     pub(super) fn read(&self, gpa: u64, buf: &mut [u8]) -> usize {
-        let at = self.used.partition_point(|slot| slot.range.gpa <= gpa);
-        let Some(slot) = at.checked_sub(1).and_then(|i| self.used.get(i)) else { return 0 };
-        let inside = gpa - slot.range.gpa;
-        let left = usize::try_from(slot.range.len.saturating_sub(inside)).unwrap_or(usize::MAX);
+        let Some((range, inside, left)) = self.find(gpa) else { return 0 };
         let len = buf.len().min(left);
-        slot.range.block.read(slot.range.offset + inside, &mut buf[..len]);
+        range.block.read(range.offset + inside, &mut buf[..len]);
         len
+    }
+
+    /// Changes guest memory, write-protected or not; what is not RAM is left out. Returns how many bytes there were.
+    pub(super) fn write(&self, gpa: u64, buf: &[u8]) -> usize {
+        let Some((range, inside, left)) = self.find(gpa) else { return 0 };
+        let len = buf.len().min(left);
+        range.block.write(range.offset + inside, &buf[..len]);
+        len
+    }
+
+    /// The range that an address is in, how far, and how many bytes there are from there.
+    fn find(&self, gpa: u64) -> Option<(&RamRange, u64, usize)> {
+        let at = self.used.partition_point(|slot| slot.range.gpa <= gpa);
+        let slot = at.checked_sub(1).and_then(|i| self.used.get(i))?;
+        let inside = gpa - slot.range.gpa;
+        let left = slot.range.len.saturating_sub(inside);
+        (left > 0).then_some((&slot.range, inside, usize::try_from(left).unwrap_or(usize::MAX)))
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod caps;
 mod cpuid;
+mod debug;
 mod fpu;
 mod irq;
 mod irqchip;
@@ -81,6 +82,8 @@ struct Vm {
     chips: irq::Chips,
     /// kvmclock when the machine stopped.
     stopped_clock: Mutex<Option<kvm_clock_data>>,
+    /// The debugger's software breakpoints.
+    patches: Mutex<debug::Patches>,
     // What the host can do.
     has_xsave: bool,
     xsave_len: usize,
@@ -89,6 +92,7 @@ struct Vm {
     has_clock: bool,
     has_payload: bool,
     has_smm: bool,
+    can_block_interrupts: bool,
 }
 
 impl Vm {
@@ -107,6 +111,10 @@ impl Vm {
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn patches(&self) -> MutexGuard<'_, debug::Patches> {
+        self.patches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kickers(&self) -> MutexGuard<'_, Vec<Arc<Kicker>>> {
@@ -258,6 +266,7 @@ impl Kvm {
             has_clock: fd.check_extension(Cap::AdjustClock),
             has_payload: false,
             has_smm: fd.check_extension(Cap::X86Smm),
+            can_block_interrupts: debug::can_block_interrupts(&fd),
             kvm,
             fd: Arc::clone(&fd),
             slots: Mutex::default(),
@@ -271,6 +280,7 @@ impl Kvm {
             routing: Mutex::new(Some(routing)),
             resumes: AtomicU64::new(0),
             stopped_clock: Mutex::new(None),
+            patches: Mutex::default(),
         };
         Ok(Self { vm: Arc::new(vm), irqchip: Arc::new(KernelIrqChip { vm: fd }) })
     }

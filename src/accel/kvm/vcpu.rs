@@ -12,10 +12,11 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use crate::accel::{AccelError, Exit, Vcpu};
+use crate::accel::{AccelError, DebugError, Exit, GuestDebug, Vcpu};
 use crate::bus::{GuestBus, Width};
 use crate::cpu::{self, CpuState, MpState};
 
+use super::debug::Debugging;
 use super::kick::Kicker;
 use super::{Vm, host_error, io_error, msr, regs, sys};
 
@@ -28,8 +29,9 @@ const MCG_CAP: u64 = 10 | 1 << 8 | 1 << 24;
 /// A vCPU of a KVM virtual machine.
 pub(super) struct KvmVcpu {
     index: u32,
-    fd: VcpuFd,
-    vm: Arc<Vm>,
+    pub(super) fd: VcpuFd,
+    pub(super) vm: Arc<Vm>,
+    pub(super) debugging: Debugging,
     kicker: Arc<Kicker>,
     /// Registers are as the kernel made them.
     fresh: bool,
@@ -73,6 +75,7 @@ impl KvmVcpu {
             index,
             fd,
             vm: Arc::clone(vm),
+            debugging: Debugging::default(),
             kicker,
             fresh: true,
             resumes_seen: vm.resumes.load(Ordering::Acquire),
@@ -274,7 +277,11 @@ impl Vcpu for KvmVcpu {
                 Ok(VcpuExit::MmioWrite(gpa, data)) => bus.mmio_write(gpa, data),
                 Ok(VcpuExit::Hlt) => return Ok(Exit::Halted),
                 Ok(VcpuExit::Shutdown) => return Ok(Exit::Shutdown),
-                Ok(VcpuExit::Debug(_)) => return Ok(Exit::Debug),
+                Ok(VcpuExit::Debug(arch)) => {
+                    if let Some(stop) = self.debug_exit(&arch)? {
+                        return Ok(Exit::Debug(stop));
+                    }
+                }
                 // The interrupt controllers are the kernel's: these ask for nothing.
                 Ok(VcpuExit::IrqWindowOpen | VcpuExit::SetTpr | VcpuExit::IoapicEoi(_)) => {}
                 Ok(VcpuExit::Intr) => self.kicker.rearm(),
@@ -383,6 +390,10 @@ impl Vcpu for KvmVcpu {
             return Err(AccelError::Unsupported("the host's KVM has no system management mode".to_owned()));
         }
         self.fd.smi().map_err(|e| host_error("KVM_SMI", e))
+    }
+
+    fn set_debug(&mut self, debug: &GuestDebug) -> Result<(), DebugError> {
+        self.apply_debug(debug)
     }
 
     fn translate(&mut self, gva: u64) -> Option<u64> {
