@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use dromaius::accel::{AccelRequest, Accelerator, Exit, IoEvent, Vcpu, choose};
-use dromaius::bus::{GuestBus, Width};
+use dromaius::bus::{At, Board, BoardCell, Decode, Device, GuestBus, PostedRange, Region, Reset, Width};
 use dromaius::cpu::{self, MpState, Topology};
 use dromaius::mem::{RamBlock, RamRange};
 use rustix::event::{EventfdFlags, eventfd};
@@ -168,6 +168,35 @@ impl Bench {
     fn seen(&self) -> Vec<Access> {
         self.log.seen.lock().unwrap().clone()
     }
+}
+
+/// A chip with registers in memory, a posted and an ordinary port, and one that ends the run.
+#[derive(Default)]
+struct Recorder {
+    seen: Vec<(Region, u64)>,
+    kick: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl Recorder {
+    const MEMORY: Region = Region(0);
+    const POSTED_PORT: Region = Region(1);
+    const PORT: Region = Region(2);
+    const DONE: Region = Region(3);
+}
+
+impl Device for Recorder {
+    fn read(&mut self, _at: At) -> u64 {
+        0
+    }
+    fn write(&mut self, at: At, value: u64) {
+        if at.region == Self::DONE
+            && let Some(kick) = &self.kick
+        {
+            kick();
+        }
+        self.seen.push((at.region, value));
+    }
+    fn reset(&mut self, _kind: Reset) {}
 }
 
 /// out 0xf4, al
@@ -628,4 +657,59 @@ fn smp_guest() -> Vec<u8> {
     code.extend([0; 8]);
     code.extend([0xff, 0xff, 0, 0, 0, 0x93, 0xcf, 0]); // flat data
     code
+}
+
+/// Counts down 200 from in memory at B0000h, tells a posted port, then an ordinary one, twice.
+fn posting_guest() -> Vec<u8> {
+    let count_down: &[u8] = &[
+        0xb9, 0xc8, 0x00, // mov cx, 200
+        0x88, 0x0e, 0x00, 0x00, // again: mov [0], cl
+        0xe2, 0xfa, // loop again
+        0xe6, 0x70, // out 0x70, al
+        0xe7, 0x98, // out 0x98, ax
+    ];
+    guest(&[&[0xb8, 0x00, 0xb0, 0x8e, 0xd8], count_down, count_down]) // mov ax, 0xb000; mov ds, ax
+}
+
+#[test]
+fn posted_writes_arrive_in_order_and_before_what_follows_them() {
+    if !have_kvm() {
+        return;
+    }
+    let bench = Bench::new(&posting_guest());
+    let mut board = Board::new();
+    let recorder = board.add("recorder", Recorder::default());
+    board.map_mmio(recorder.id(), Recorder::MEMORY, Decode::UP_TO_8, 0xb_0000, 0x1000, 0);
+    for (region, port) in [(Recorder::POSTED_PORT, 0x70), (Recorder::PORT, 0x98), (Recorder::DONE, 0xf4)] {
+        board.map_ports(recorder.id(), region, Decode::UP_TO_4, port, 1);
+    }
+    board.set_memory_listener(Box::new(|_| ()));
+    let ranges = [PostedRange::Memory { gpa: 0xb_0000, len: 0x1000 }, PostedRange::Ports { base: 0x70, len: 1 }];
+    let queue = bench.kvm.post_writes(&ranges).unwrap().unwrap();
+    let cell = BoardCell::new(board);
+    cell.set_posted_writes(Arc::clone(&queue));
+    let mut vcpu = bench.vcpu();
+    let kick = vcpu.kicker();
+    cell.lock().with(&recorder, |recorder| recorder.kick = Some(kick)).unwrap();
+    assert_eq!(vcpu.run(&*cell).unwrap(), Exit::Kicked);
+    let seen = cell.lock().with(&recorder, |recorder| std::mem::take(&mut recorder.seen)).unwrap();
+    let round: Vec<(Region, u64)> = (1..=200)
+        .rev()
+        .map(|count| (Recorder::MEMORY, count))
+        .chain([(Recorder::POSTED_PORT, 0), (Recorder::PORT, 0)])
+        .collect();
+    let expected = [round.clone(), round, vec![(Recorder::DONE, 0)]].concat();
+    assert_eq!(seen, expected);
+    assert_eq!(queue.waiting(), 0);
+}
+
+#[test]
+fn posted_writes_cause_no_exits() {
+    if !have_kvm() {
+        return;
+    }
+    let bench = Bench::new(&guest(&[&[0xe6, 0x70, 0xe6, 0x70]])); // out 0x70, al, twice
+    let queue = bench.kvm.post_writes(&[PostedRange::Ports { base: 0x70, len: 1 }]).unwrap().unwrap();
+    bench.run();
+    assert_eq!((bench.seen(), queue.waiting()), (Vec::new(), 2));
 }

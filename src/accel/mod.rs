@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::bus::{CpuPins, GuestBus, LineSink, LocalApic};
+use crate::bus::{CpuPins, GuestBus, LineSink, LocalApic, PostedRange, PostedWrites};
 use crate::cpu::{CpuModel, CpuState, HostCpu};
 use crate::event::Clock;
 use crate::mem::RamRange;
@@ -218,6 +218,15 @@ pub trait Accelerator: Send + Sync {
     /// The host refuses.
     fn set_pit_replaced(&self, _replaced: bool) -> Result<(), AccelError> {
         Ok(())
+    }
+
+    /// Posts the guest's writes to these ranges from now on, if it can: the queue. Called once, before the first vCPU is
+    /// made.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn post_writes(&self, _ranges: &[PostedRange]) -> Result<Option<Arc<dyn PostedWrites>>, AccelError> {
+        Ok(None)
     }
 
     /// The machine stopped: guest-visible clocks stand still.

@@ -16,6 +16,7 @@ use crate::mem::{Backing, FlatRange, MappingId, MemoryMap, PAGE_SIZE, RamBlock, 
 use super::device::{Decode, Device, DeviceId, Region, Reset, Token, Width};
 use super::pci::{Bar, BarKind, ConfigChange, PciAddress};
 use super::ports::{PortId, PortMap, PortRange, PortTarget};
+use super::posted::{PostedRange, PostedWrites, Queue};
 
 /// What answers in a memory-mapped range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,6 +184,7 @@ pub struct Board {
     pci_config_address: u32,
     changes: Arc<Changes>,
     listener: Option<MemoryListener>,
+    posted: Vec<PostedRange>,
 }
 
 impl fmt::Debug for Board {
@@ -328,6 +330,17 @@ impl Board {
         self.listener = Some(listener);
         self.memory_stale = true;
         self.apply_changes();
+    }
+
+    /// Lets accelerators post the writes to a range that stays where it is. Another mapping may cover it at times.
+    pub fn allow_posting(&mut self, range: PostedRange) {
+        self.posted.push(range);
+    }
+
+    /// The ranges to which writes may be posted.
+    #[must_use]
+    pub fn posted_ranges(&self) -> Vec<PostedRange> {
+        self.posted.clone()
     }
 
     // -- devices -------------------------------------------------------------------------------------------------
@@ -586,24 +599,45 @@ pub trait GuestBus: Send + Sync {
 }
 
 /// The board behind its lock.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct BoardCell {
     board: Mutex<Board>,
+    posted: Queue,
+}
+
+impl fmt::Debug for BoardCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoardCell").field("board", &self.board).finish_non_exhaustive()
+    }
 }
 
 impl BoardCell {
     /// Wraps a board.
     #[must_use]
     pub fn new(board: Board) -> Arc<Self> {
-        Arc::new(Self { board: Mutex::new(board) })
+        Arc::new(Self { board: Mutex::new(board), posted: Queue::new() })
     }
 
-    /// The board lock. Holders do not wait for other threads.
+    /// The board lock. Holders do not wait for other threads. The board has seen every write that was posted before.
     ///
     /// # Panics
     /// A device panicked before: that is a bug in it, and its state cannot be trusted.
     pub fn lock(&self) -> MutexGuard<'_, Board> {
-        self.board.lock().expect("no device panics under the board lock")
+        let mut board = self.board.lock().expect("no device panics under the board lock");
+        if let Some(queue) = self.posted.get() {
+            // Those that come meanwhile are for the next holder: a busy processor does not keep this one here.
+            for _ in 0..queue.waiting() {
+                let Some(write) = queue.take() else { break };
+                board.deliver(write);
+            }
+        }
+        board
+    }
+
+    /// Delivers this accelerator's posted writes from now on. The first queue stays.
+    pub fn set_posted_writes(&self, queue: Arc<dyn PostedWrites>) {
+        // A board has one accelerator.
+        let _ = self.posted.set(queue);
     }
 }
 

@@ -6,6 +6,7 @@ mod board;
 mod device;
 mod pci;
 mod ports;
+mod posted;
 mod wire;
 
 pub use apic::{CpuPins, LocalApic, MsiSink};
@@ -15,4 +16,5 @@ pub use pci::{
     Bar, BarKind, CAP_LIST, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, ConfigChange,
     ConfigSpace, PciAddress, PciFunction,
 };
+pub use posted::{PostedRange, PostedWrite, PostedWrites};
 pub use wire::{A20Gate, IrqLine, LineSink, OrGate, PirqRouter, PowerRequest, PowerSink, Probe};

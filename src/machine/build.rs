@@ -181,6 +181,10 @@ pub fn build_on(
         pc = Some(Arc::new(assembled));
     }
     listen_to_memory(&cell, &ram, &accelerator)?;
+    let posted = cell.lock().posted_ranges();
+    if let Some(queue) = accelerator.post_writes(&posted).map_err(text_of)? {
+        cell.set_posted_writes(queue);
+    }
 
     let machine = Machine::new(parts(config, surroundings, &cell, &ram, &accelerator, &drives, pc.clone()));
     // Only this call ever sets it.

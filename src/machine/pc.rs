@@ -7,7 +7,8 @@ use std::sync::{Arc, Weak};
 
 use crate::block::BlockQueue;
 use crate::bus::{
-    A20Gate, Board, BoardCell, Decode, DeviceId, DeviceRef, IrqLine, LineSink, PciAddress, PowerSink, Token, Width,
+    A20Gate, Board, BoardCell, Decode, DeviceId, DeviceRef, IrqLine, LineSink, PciAddress, PostedRange, PowerSink,
+    Token, Width,
 };
 use crate::event::{Clock, ClockKind, LoopHandle, NS_PER_SEC, Timer, realtime_ns};
 use crate::hw::chipset::dma8237::{self, Dma8237};
@@ -260,6 +261,8 @@ fn add_rtc(board: &mut Board, wiring: &Wiring, spec: RtcSpec, irq: IrqLine) -> D
     let start = rtc_start_ns(spec.base);
     let rtc = board.install(id, Mc146818::new(irq, wiring.clock.clone(), timer, source, start, lost_ticks));
     board.map_ports(id, mc146818::PORTS, Decode::BYTES, 0x70, 2);
+    // The index register does nothing by itself.
+    board.allow_posting(PostedRange::Ports { base: 0x70, len: 1 });
     rtc
 }
 

@@ -6,6 +6,7 @@
 #![expect(unsafe_code)] // UNSAFE: memory slots, the shared run structure, signals, ioctls that kvm-ioctls lacks
 
 mod caps;
+mod coalesced;
 mod cpuid;
 mod debug;
 mod fpu;
@@ -33,9 +34,12 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm as KvmSystem, VmFd};
 
 use crate::bus::LineSink;
+use crate::bus::PostedRange;
+use crate::bus::PostedWrites;
 use crate::cpu::{CpuModel, HostCpu};
 use crate::mem::RamRange;
 
+use self::coalesced::Ring;
 use self::irq::KernelIrqChip;
 use self::kick::Kicker;
 use self::memory::Slots;
@@ -67,6 +71,8 @@ struct Vm {
     kvm: KvmSystem,
     fd: Arc<VmFd>,
     slots: Mutex<Slots>,
+    /// Writes that the kernel took for us.
+    coalesced: Arc<Ring>,
     model: OnceLock<Arc<CpuModel>>,
     msrs: msr::MsrTable,
     kickers: Mutex<Vec<Arc<Kicker>>>,
@@ -270,6 +276,7 @@ impl Kvm {
             kvm,
             fd: Arc::clone(&fd),
             slots: Mutex::default(),
+            coalesced: Arc::default(),
             model: OnceLock::new(),
             msrs: msr::MsrTable::default(),
             kickers: Mutex::default(),
@@ -384,6 +391,11 @@ impl Accelerator for Kvm {
             pit.flags &= !KVM_PIT_FLAGS_HPET_LEGACY;
         }
         self.vm.fd.set_pit2(&pit).map_err(|e| host_error("KVM_SET_PIT2", e))
+    }
+
+    fn post_writes(&self, ranges: &[PostedRange]) -> Result<Option<Arc<dyn PostedWrites>>, AccelError> {
+        let any = coalesced::register(&self.vm.fd, ranges)?;
+        Ok(any.then(|| Arc::clone(&self.vm.coalesced) as Arc<dyn PostedWrites>))
     }
 
     fn machine_stopped(&self) {

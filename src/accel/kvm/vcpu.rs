@@ -65,6 +65,7 @@ impl KvmVcpu {
             // Without it the guest sees KVM's own number of banks, which is as good.
             let _ = sys::setup_mce(&fd, MCG_CAP);
         }
+        vm.coalesced.attach(&vm.fd, &fd)?;
         let kicker = Arc::new(Kicker::default());
         let immediate_exit = &raw mut fd.get_kvm_run().immediate_exit;
         // SAFETY: the byte is in the vCPU's mapping, which lives as long as `fd`; `drop` detaches first. kvm-ioctls

@@ -4,6 +4,7 @@ use crate::mem::{Backing, FlatRange};
 
 use super::super::device::{At, Decode, DeviceId, Width};
 use super::super::ports::PortTarget;
+use super::super::posted::PostedWrite;
 use super::{Board, MmioTarget};
 
 impl Board {
@@ -227,6 +228,14 @@ impl Board {
             done += step;
         }
         self.apply_changes();
+    }
+
+    /// Carries out a write that was posted.
+    pub(super) fn deliver(&mut self, write: PostedWrite) {
+        match write {
+            PostedWrite::Memory { gpa, data, len } => self.mmio_write(gpa, &data[..len.min(data.len())]),
+            PostedWrite::Port { port, width, value } => self.port_write(port, width, value),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::bus::{At, ConfigSpace, PciFunction};
+use crate::bus::{At, ConfigSpace, PciFunction, PostedWrite};
 
 /// Remembers accesses; reads return the offset.
 struct Recorder {
@@ -96,4 +96,33 @@ fn a_rom_write_goes_to_its_shadow() {
     board.set_memory_listener(Box::new(|_| ()));
     board.mmio_write(0xc0001, &[5]);
     assert_eq!((rom.byte(1), ram.byte(1)), (0, 5));
+}
+
+/// Posted writes to port 62h, oldest last.
+struct Waiting(Mutex<Vec<u32>>);
+
+impl PostedWrites for Waiting {
+    fn waiting(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+    fn take(&self) -> Option<PostedWrite> {
+        let value = self.0.lock().unwrap().pop()?;
+        Some(PostedWrite::Port { port: 0x62, width: Width::B1, value })
+    }
+}
+
+#[test]
+fn whoever_locks_the_board_sees_the_posted_writes() {
+    let mut board = Board::new();
+    let device = board.add("recorder", Recorder::new());
+    board.map_ports(device.id(), Region(0), Decode::BYTES, 0x60, 8);
+    let cell = BoardCell::new(board);
+    let queue = Arc::new(Waiting(Mutex::new(vec![3, 2, 1])));
+    cell.set_posted_writes(Arc::clone(&queue) as Arc<dyn PostedWrites>);
+    cell.port_read(0x61, Width::B1);
+    let expected = [(2, Width::B1, Some(1)), (2, Width::B1, Some(2)), (2, Width::B1, Some(3)), (1, Width::B1, None)];
+    assert_eq!(cell.lock().with(&device, |d| d.seen.clone()).unwrap(), expected);
+    queue.0.lock().unwrap().push(4);
+    cell.lock().reset(Reset::System);
+    assert!(cell.lock().with(&device, |d| d.seen.is_empty()).unwrap(), "a write before the reset came after it");
 }

@@ -35,8 +35,8 @@ mod tests;
 use std::sync::Arc;
 
 use crate::bus::{
-    At, Bar, BarKind, Board, ConfigSpace, Decode, Device, DeviceRef, PciAddress, PciFunction, Region, RegionHandle,
-    Reset,
+    At, Bar, BarKind, Board, ConfigSpace, Decode, Device, DeviceRef, PciAddress, PciFunction, PostedRange, Region,
+    RegionHandle, Reset,
 };
 use crate::event::Clock;
 use crate::mem::{Backing, RamBlock};
@@ -374,6 +374,8 @@ fn map_legacy(board: &mut Board, device: &DeviceRef<Vga>, window_priority: i32) 
         board.map_ports_at(id, DISPI_PORTS, words, base, 2, offset);
     }
     board.map_mmio(id, WINDOW, Decode::UP_TO_8, 0xa0000, 0x2_0000, window_priority);
+    // Writes show no effect before something else is accessed or the picture is drawn.
+    board.allow_posting(PostedRange::Memory { gpa: 0xa0000, len: 0x2_0000 });
 }
 
 impl Device for Vga {
