@@ -100,3 +100,45 @@ fn images_that_cannot_be_used_are_named() {
         ],
     );
 }
+
+#[test]
+fn flash_memory_that_cannot_be_is_named() {
+    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        println!("/dev/kvm cannot be opened: nothing tested");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, len: u64| File::create(folder.path().join(name)).unwrap().set_len(len).unwrap();
+    make("odd", 5120);
+    make("64k", 64 << 10);
+    make("4m", 4 << 20);
+    make("8m", 8 << 20);
+    make("16m", 16 << 20);
+    let node = "-blockdev driver=raw,node-name=f,file.driver=file,file.filename=64k";
+    check(
+        folder.path(),
+        &[
+            (
+                "-drive if=pflash,format=raw,file=odd",
+                "system firmware block device pflash0 has invalid size 5120\n\
+                 qemu-kvm: info: its size must be a non-zero multiple of 0x1000",
+            ),
+            ("-drive if=pflash,format=raw,file=16m", "combined size of system firmware exceeds 8388608 bytes"),
+            (
+                "-drive if=pflash,format=raw,file=4m -drive if=pflash,format=raw,file=8m",
+                "combined size of system firmware exceeds 8388608 bytes",
+            ),
+            ("-drive if=pflash,unit=1,format=raw,file=64k", "pflash1 requires pflash0"),
+            ("-drive if=pflash", "can't get size of block device pflash0: No medium found"),
+            ("-machine pflash0=none", "Property 'cfi.pflash01.drive' can't find value 'none'"),
+            (
+                &format!("{node} -machine pflash0=f -drive if=pflash,format=raw,file=4m"),
+                "-drive if=pflash,format=raw,file=4m: clashes with -machine",
+            ),
+            (
+                &format!("{node} -machine pflash0=f -device ide-hd,drive=f"),
+                "-device ide-hd,drive=f: Drive 'f' is already in use by another device",
+            ),
+        ],
+    );
+}

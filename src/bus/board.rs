@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::mem::{Backing, FlatRange, MappingId, MemoryMap, PAGE_SIZE, RamBlock, RamRange};
+use crate::mem::{Backing, FlatRange, MappingId, MemoryMap, PAGE_SIZE, RamBlock, RamRange, RomWrites};
 
 use super::device::{Decode, Device, DeviceId, Region, Reset, Token, Width};
 use super::pci::{Bar, BarKind, ConfigChange, PciAddress};
@@ -306,7 +306,7 @@ impl Board {
                 }
                 (kind, block) => {
                     let backing = match (kind, block) {
-                        (BarKind::Rom, Some(block)) => Backing::Rom { block, offset: 0, shadow: None },
+                        (BarKind::Rom, Some(block)) => Backing::Rom { block, offset: 0, writes: RomWrites::Lost },
                         (_, Some(block)) => Backing::Ram { block, offset: 0 },
                         (_, None) => {
                             Backing::Device { target: MmioTarget { device, region: bar.region, decode }, offset: 0 }

@@ -5,6 +5,7 @@ pub mod char;
 pub mod chipset;
 pub mod display;
 pub mod firmware;
+pub mod flash;
 pub mod ide;
 pub mod input;
 pub mod props;

@@ -15,9 +15,10 @@ use super::devices::{Placed, Site};
 use super::drives::Drives;
 use super::fabric::IrqCounter;
 use super::firmware::{self, Facts};
+use super::flash;
 use super::input::Ps2Input;
 use super::layout::{DiskGeometry, cpus_cmos, disks_cmos, effective_order};
-use super::pc::{self, Pc, PcOptions, Wiring};
+use super::pc::{self, Firmware, Pc, PcOptions, Wiring};
 use super::rom::RomSearch;
 
 /// What the processors are, for the firmware.
@@ -36,8 +37,8 @@ pub struct Assembled {
     pub pc: Pc,
     /// What the command line added.
     pub placed: Placed,
-    /// The BIOS file's name and length in bytes.
-    pub bios: (String, u64),
+    /// The BIOS file's name and length in bytes; `None` with firmware in flash memory.
+    pub bios: Option<(String, u64)>,
     /// How often each interrupt was raised.
     pub interrupts: Arc<IrqCounter>,
     /// Length in bytes of each fw_cfg file.
@@ -99,7 +100,14 @@ pub fn assemble(
     faults: &LateFaults,
 ) -> Result<Assembled, BuildError> {
     let roms = RomSearch::new(&config.data_dirs);
-    let (bios_name, bios) = load_bios(config, &roms)?;
+    let units = flash::load(config, drives)?;
+    let (bios, firmware) = match units.is_empty() {
+        false => (None, Firmware::Flash(units)),
+        true => {
+            let (name, bytes) = load_bios(config, &roms)?;
+            (Some((name, bytes.len() as u64)), Firmware::Bios(bytes))
+        }
+    };
     let present = |list: &[Option<String>]| u8::try_from(list.iter().flatten().count()).unwrap_or(u8::MAX);
     let options = PcOptions {
         mem_merge: config.machine.switch("mem-merge", true),
@@ -109,7 +117,7 @@ pub fn assemble(
         serial_ports: present(&config.serials),
         parallel_port: present(&config.parallels) > 0,
     };
-    let pc = pc::build(wiring, &options, &bios, faults.sink())?;
+    let pc = pc::build(wiring, &options, firmware, faults.sink())?;
     let mut site = Site {
         config,
         wiring,
@@ -159,7 +167,6 @@ pub fn assemble(
     pc.set_boot_order(&mut board, effective_order(&config.boot, true));
     drop(board);
     surroundings.display.set_guest_input(Arc::new(Ps2Input::new(Arc::clone(&wiring.cell), pc.i8042)));
-    let bios = (bios_name, bios.len() as u64);
     Ok(Assembled { pc, placed, bios, interrupts: wiring.irqs.counter(), fw_cfg_files })
 }
 

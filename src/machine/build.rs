@@ -133,6 +133,7 @@ pub fn build_on(
     let ram = GuestRam::new();
     let (drives, drive_warnings) = Drives::open(config, &ram)?;
     warnings.extend(drive_warnings);
+    warnings.extend(super::flash::warning(config));
     let cell = Arc::<BoardCell>::default();
     let late = LateMachine::default();
     let faults = LateFaults::default();

@@ -416,6 +416,9 @@ impl Site<'_> {
             }
             None => return Err(props.error("No drive specified")),
         };
+        if self.pc.flash.iter().any(|flash| flash.drive == drive.id) {
+            return Err(props.error(format!("Drive '{}' is already in use by another device", drive.id)));
+        }
         let used = self.placed.ide.iter().flatten().any(|placed| placed.drive == drive.id);
         if used {
             return Err(props.error(format!("Drive '{}' is already in use by another block device", drive.id)));

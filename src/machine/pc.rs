@@ -17,15 +17,17 @@ use crate::hw::chipset::i440fx::{I440fx, PAM_SEGMENTS, PamSegment, SMRAM_WINDOW}
 use crate::hw::chipset::piix3::{self, Piix3};
 use crate::hw::chipset::piix4_pm::{self, Piix4Pm};
 use crate::hw::chipset::port92::{self, Port92};
+use crate::hw::flash::{self, Pflash};
 use crate::hw::ide::{self, Chip, DriveOptions, FaultSink, PiixIde};
 use crate::hw::input::i8042::{self, I8042};
 use crate::hw::timer::hpet::{self, Hpet, LegacyGate};
 use crate::hw::timer::mc146818::{self, LostTicks, Mc146818, TimeSource};
-use crate::mem::{Backing, GuestRam, RamBlock};
+use crate::mem::{Backing, GuestRam, RamBlock, RomWrites};
 
 use super::build::BuildError;
 use super::config::{RtcBase, RtcClock, RtcSpec};
 use super::fabric::IrqFabric;
+use super::flash::{FlashUnit, PlacedFlash};
 use super::layout::{RamLayout, boot_order_cmos};
 
 /// Priorities of overlapping mappings, lowest first. PCI base address registers have -1.
@@ -112,6 +114,8 @@ pub struct Pc {
     pub system_ram: Arc<RamBlock>,
     /// Its layout.
     pub layout: RamLayout,
+    /// Flash chips, unit 0 first.
+    pub flash: Vec<PlacedFlash>,
 }
 
 /// Options of the board.
@@ -131,13 +135,16 @@ pub struct PcOptions {
     pub parallel_port: bool,
 }
 
-/// Maps RAM and the BIOS. The BIOS is the last part of the first 4 GiB; its last 128 KiB also lie below 1 MiB.
-fn map_memory(
-    board: &mut Board,
-    layout: RamLayout,
-    mem_merge: bool,
-    bios: &[u8],
-) -> Result<(Arc<RamBlock>, Arc<RamBlock>), BuildError> {
+/// What the processors start from.
+pub enum Firmware {
+    /// A ROM's content.
+    Bios(Vec<u8>),
+    /// Flash chips, unit 0 first; at least one.
+    Flash(Vec<FlashUnit>),
+}
+
+/// Maps RAM.
+fn map_memory(board: &mut Board, layout: RamLayout, mem_merge: bool) -> Result<Arc<RamBlock>, BuildError> {
     let size = layout.below_4g + layout.above_4g;
     let ram = RamBlock::anonymous("pc.ram", size).map_err(|source| BuildError::Memory { name: "pc.ram", source })?;
     ram.advise_huge_pages();
@@ -155,14 +162,54 @@ fn map_memory(
         let above = backing(layout.below_4g);
         board.map_memory("ram-above-4g", 1 << 32, layout.above_4g, priority::RAM, above);
     }
-    let len = bios.len() as u64;
-    let rom = RamBlock::anonymous("pc.bios", len).map_err(|source| BuildError::Memory { name: "pc.bios", source })?;
-    rom.write(0, bios);
-    let backing = |offset| Backing::Rom { block: Arc::clone(&rom), offset, shadow: None };
-    board.map_memory("pc.bios", (1 << 32) - len, len, priority::ROM, backing(0));
+    Ok(ram)
+}
+
+const FOUR_GIB: u64 = 1 << 32;
+
+/// Maps the firmware: it ends at 4 GiB, and the last 128 KiB also lie below 1 MiB, read-only.
+fn map_firmware(
+    board: &mut Board,
+    wiring: &Wiring,
+    firmware: Firmware,
+) -> Result<(Arc<RamBlock>, Vec<PlacedFlash>), BuildError> {
+    let (rom, placed) = match firmware {
+        Firmware::Bios(bytes) => (map_bios(board, &bytes)?, Vec::new()),
+        Firmware::Flash(units) => {
+            let first = units.first().map(|unit| Arc::clone(&unit.memory));
+            let rom = first.ok_or_else(|| BuildError::Text("pflash1 requires pflash0".to_owned()))?;
+            (rom, add_flash(board, wiring, units))
+        }
+    };
+    let len = rom.len();
     let low = len.min(0x2_0000);
-    board.map_memory("isa-bios", 0x10_0000 - low, low, priority::ROM, backing(len - low));
-    Ok((ram, rom))
+    let backing = Backing::Rom { block: Arc::clone(&rom), offset: len - low, writes: RomWrites::Lost };
+    board.map_memory("isa-bios", 0x10_0000 - low, low, priority::ROM, backing);
+    Ok((rom, placed))
+}
+
+fn map_bios(board: &mut Board, bytes: &[u8]) -> Result<Arc<RamBlock>, BuildError> {
+    let len = bytes.len() as u64;
+    let rom = RamBlock::anonymous("pc.bios", len).map_err(|source| BuildError::Memory { name: "pc.bios", source })?;
+    rom.write(0, bytes);
+    let backing = Backing::Rom { block: Arc::clone(&rom), offset: 0, writes: RomWrites::Lost };
+    board.map_memory("pc.bios", FOUR_GIB - len, len, priority::ROM, backing);
+    Ok(rom)
+}
+
+/// Puts the chips below each other, the first one on top.
+fn add_flash(board: &mut Board, wiring: &Wiring, units: Vec<FlashUnit>) -> Vec<PlacedFlash> {
+    let mut base = FOUR_GIB;
+    let mut placed = Vec::new();
+    for FlashUnit { name, drive, memory, disk } in units {
+        let len = memory.len();
+        base -= len;
+        let id = board.reserve(name);
+        let queue = disk.queue(wiring.notifier(id, flash::WRITTEN));
+        Pflash::add(board, id, flash::Wires { base, priority: priority::ROM, memory, queue });
+        placed.push(PlacedFlash { name, drive, base, len });
+    }
+    placed
 }
 
 /// The 13 PAM segments, hidden: reads and writes go to the PCI bus at power-on.
@@ -181,11 +228,12 @@ fn map_pam(board: &mut Board, ram: &Arc<RamBlock>, rom: &Arc<RamBlock>) -> [PamS
 ///
 /// # Errors
 /// The host has not enough memory.
-pub fn build(wiring: &Wiring, options: &PcOptions, bios: &[u8], faults: FaultSink) -> Result<Pc, BuildError> {
+pub fn build(wiring: &Wiring, options: &PcOptions, firmware: Firmware, faults: FaultSink) -> Result<Pc, BuildError> {
     let mut guard = wiring.cell.lock();
     let board = &mut *guard;
     let layout = RamLayout::new(options.ram_size);
-    let (ram, rom) = map_memory(board, layout, options.mem_merge, bios)?;
+    let ram = map_memory(board, layout, options.mem_merge)?;
+    let (rom, flash) = map_firmware(board, wiring, firmware)?;
 
     // The host bridge: PCI configuration, PAM, SMRAM.
     board.map_pci_config_ports();
@@ -231,7 +279,7 @@ pub fn build(wiring: &Wiring, options: &PcOptions, bios: &[u8], faults: FaultSin
     }
     let pm = add_power_management(board, wiring, options);
     let ide = add_ide(board, wiring, faults);
-    Ok(Pc { i8042, rtc, pm, ide, system_ram: ram, layout })
+    Ok(Pc { i8042, rtc, pm, ide, system_ram: ram, layout, flash })
 }
 
 /// Nanoseconds since 1970 that the clock shows at power-on: local time counts as if it were UTC.

@@ -24,8 +24,8 @@ pub enum Backing<D> {
         block: Arc<RamBlock>,
         /// Byte offset of the range's start in the block.
         offset: u64,
-        /// Where writes go, if they are not lost: block and offset (PAM's "write to DRAM, read from PCI").
-        shadow: Option<(Arc<RamBlock>, u64)>,
+        /// Where writes go.
+        writes: RomWrites<D>,
     },
     /// A device's registers.
     Device {
@@ -36,16 +36,56 @@ pub enum Backing<D> {
     },
 }
 
+/// Where writes to a ROM go.
+#[derive(Clone, Debug)]
+pub enum RomWrites<D> {
+    /// Nowhere.
+    Lost,
+    /// To RAM that cannot be read here (PAM's "write to DRAM, read from PCI").
+    Ram {
+        /// The block.
+        block: Arc<RamBlock>,
+        /// Byte offset of the range's start in the block.
+        offset: u64,
+    },
+    /// To a device's registers: flash memory takes commands this way.
+    Device {
+        /// Which.
+        target: D,
+        /// Offset in the device's region of the range's start.
+        offset: u64,
+    },
+}
+
+impl<D: Clone> RomWrites<D> {
+    fn advanced(&self, by: u64) -> Self {
+        match self {
+            Self::Lost => Self::Lost,
+            Self::Ram { block, offset } => Self::Ram { block: Arc::clone(block), offset: offset + by },
+            Self::Device { target, offset } => Self::Device { target: target.clone(), offset: offset + by },
+        }
+    }
+}
+
+impl<D: PartialEq> PartialEq for RomWrites<D> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Lost, Self::Lost) => true,
+            (Self::Ram { block: a, offset: x }, Self::Ram { block: b, offset: y }) => Arc::ptr_eq(a, b) && x == y,
+            (Self::Device { target: a, offset: x }, Self::Device { target: b, offset: y }) => a == b && x == y,
+            _ => false,
+        }
+    }
+}
+
 impl<D: Clone> Backing<D> {
     /// The same backing, starting `by` bytes later.
     fn advanced(&self, by: u64) -> Self {
         match self {
             Self::Ram { block, offset } => Self::Ram { block: Arc::clone(block), offset: offset + by },
-            Self::Rom { block, offset, shadow } => Self::Rom {
-                block: Arc::clone(block),
-                offset: offset + by,
-                shadow: shadow.as_ref().map(|(block, offset)| (Arc::clone(block), offset + by)),
-            },
+            Self::Rom { block, offset, writes } => {
+                Self::Rom { block: Arc::clone(block), offset: offset + by, writes: writes.advanced(by) }
+            }
             Self::Device { target, offset } => Self::Device { target: target.clone(), offset: offset + by },
         }
     }
@@ -56,8 +96,8 @@ impl<D: Clone + PartialEq> Backing<D> {
     fn continues(&self, len: u64, next: &Self) -> bool {
         match (self.advanced(len), next) {
             (Self::Ram { block: a, offset: x }, Self::Ram { block: b, offset: y }) => Arc::ptr_eq(&a, b) && x == *y,
-            (Self::Rom { block: a, offset: x, shadow: None }, Self::Rom { block: b, offset: y, shadow: None }) => {
-                Arc::ptr_eq(&a, b) && x == *y
+            (Self::Rom { block: a, offset: x, writes: v }, Self::Rom { block: b, offset: y, writes: w }) => {
+                Arc::ptr_eq(&a, b) && x == *y && v == *w
             }
             (Self::Device { target: a, offset: x }, Self::Device { target: b, offset: y }) => a == *b && x == *y,
             _ => false,

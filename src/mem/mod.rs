@@ -6,5 +6,5 @@ mod map;
 mod ram;
 
 pub use dirty::{DirtyPages, PAGE_SIZE};
-pub use map::{Backing, FlatRange, MappingId, MemoryMap};
+pub use map::{Backing, FlatRange, MappingId, MemoryMap, RomWrites};
 pub use ram::{DmaError, GuestRam, RamBlock, RamRange, Sg};

@@ -1,4 +1,4 @@
-//! `-drive`, `-hda` … `-hdd`, `-cdrom`: where a drive sits, what its medium is, and the cache of it.
+//! `-drive`, `-hda` … `-hdd`, `-cdrom`, `-pflash`: where a drive sits, what its medium is, and the cache of it.
 
 use serde_json::{Map, Value};
 
@@ -13,6 +13,9 @@ use crate::machine::config::{DriveInterface, DriveSpec, NodeSpec};
 /// IDE channels of the PC, and drives a channel.
 const IDE_CHANNELS: u64 = 2;
 const IDE_UNITS: u64 = 2;
+
+/// Flash chips of the PC.
+const FLASH_UNITS: u64 = 2;
 
 fn place(low: &mut Low<'_>, file: &str, index: u32, media: &str) -> Step {
     let mut pairs = Pairs::default();
@@ -43,6 +46,13 @@ pub(super) fn read_hdd(low: &mut Low<'_>, file: &str) -> Step {
 
 pub(super) fn read_cdrom(low: &mut Low<'_>, file: &str) -> Step {
     place(low, file, 2, "cdrom")
+}
+
+pub(super) fn read_pflash(low: &mut Low<'_>, file: &str) -> Step {
+    let mut pairs = Pairs::default();
+    pairs.set("file", file);
+    low.drives.push(RawDrive { origin: low.origin.clone(), interface: Some(DriveInterface::Pflash), pairs });
+    Ok(())
 }
 
 pub(super) fn read_snapshot(low: &mut Low<'_>, _: &str) -> Step {
@@ -157,13 +167,14 @@ fn interface(raw: &RawDrive, pairs: &mut Pairs) -> Step<DriveInterface> {
     match name.as_str() {
         "ide" => Ok(DriveInterface::Ide),
         "none" => Ok(DriveInterface::None),
+        "pflash" => Ok(DriveInterface::Pflash),
         "scsi" | "sd" | "mtd" => {
             let number = |key: &str| pairs.number(key).ok().flatten().unwrap_or(0);
             let (bus, unit) = (number("bus"), number("unit"));
             Err(Stop::here(format!("machine type does not support if={name},bus={bus},unit={unit}")))
         }
-        "floppy" | "virtio" | "pflash" | "xen" => Err(Stop::unsupported(format_args!("if={name}"))),
-        _ => Err(Stop::misspelt(format!("unsupported bus type '{name}'"), &name, ["ide", "none"])),
+        "floppy" | "virtio" | "xen" => Err(Stop::unsupported(format_args!("if={name}"))),
+        _ => Err(Stop::misspelt(format!("unsupported bus type '{name}'"), &name, ["ide", "none", "pflash"])),
     }
 }
 
@@ -220,6 +231,9 @@ fn seat(drives: &[DriveSpec], interface: DriveInterface, pairs: &mut Pairs, is_p
     if interface == DriveInterface::Ide && (bus >= IDE_CHANNELS || !is_pc) {
         let bus = bus.cast_signed();
         return Err(Stop::here(format!("machine type does not support if=ide,bus={bus},unit={unit}")));
+    }
+    if interface == DriveInterface::Pflash && (bus > 0 || unit >= FLASH_UNITS || !is_pc) {
+        return Err(Stop::here(format!("machine type does not support if=pflash,bus={bus},unit={unit}")));
     }
     let narrow = |n: u64| u32::try_from(n).map_err(|_| Stop::here(format!("unit {n} too big")));
     Ok(Seat { bus: narrow(bus)?, unit: narrow(unit)? })
@@ -337,12 +351,20 @@ fn spec(low: &mut Low<'_>, raw: &RawDrive, is_pc: bool) -> Step<DriveSpec> {
     pairs.take("snapshot");
     let write_error = error_action(&mut pairs, "werror", false)?;
     let read_error = error_action(&mut pairs, "rerror", true)?;
+    if interface == DriveInterface::Pflash {
+        for (key, given) in [("werror", &write_error), ("rerror", &read_error)] {
+            if given.is_some() {
+                return Err(Stop::here(format!("{key} is not supported by this bus type")));
+            }
+        }
+    }
     check_words(&mut pairs)?;
     throttling(&pairs)?;
     let node = node(low, pairs, cache, &raw.origin)?;
     let medium = if cdrom { "cd" } else { "hd" };
     let id = raw.pairs.id.clone().unwrap_or_else(|| match interface {
         DriveInterface::Ide => format!("ide{}-{medium}{}", seat.bus, seat.unit),
+        DriveInterface::Pflash => format!("pflash{}", seat.unit),
         _ => format!("none{}", seat.unit),
     });
     Ok(DriveSpec {

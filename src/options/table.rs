@@ -103,6 +103,7 @@ const BLOCK: &[Row] = &[
     row("hdc", "FILE", "first disk of the second IDE channel", drive::read_hdc),
     row("hdd", "FILE", "second disk of the second IDE channel", drive::read_hdd),
     row("cdrom", "FILE", "CD-ROM image, in the first place of the second IDE channel", drive::read_cdrom),
+    row("pflash", "FILE", "flash memory: the first is the firmware, the second its variables", drive::read_pflash),
     row("blockdev", "[driver=]DRIVER,node-name=NAME[,KEY=VALUE...]", "a block node; also as JSON", blockdev::read),
     row(
         "drive",
@@ -224,7 +225,6 @@ const REFUSED: &[Row] = &[
     refused("fdb", "x"),
     refused("mtdblock", "x"),
     refused("sd", "x"),
-    refused("pflash", "x"),
     refused("fsdev", "x"),
     refused("virtfs", "x"),
     refused("iscsi", "x"),

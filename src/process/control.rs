@@ -13,7 +13,7 @@ use crate::machine::config::Config;
 use crate::machine::{
     Assembled, Cause, Drive, Drives, Machine, PlacedDrive, RunState as MachineState, effective_order, open_another,
 };
-use crate::mem::Backing;
+use crate::mem::{Backing, RomWrites};
 use crate::monitor::info::{
     AddressSpace, BlockCounters, BlockDevice, BlockStats, CpuDefinition, CpuInfo, CpuPlace, CurrentMachine, FlatNode,
     FlatView, HotpluggableCpu, InsertedMedium, InterruptController, IoApicState, IrqStatistics, KvmInfo, MachineInfo,
@@ -75,6 +75,12 @@ impl Session {
     fn placed_drives(&self) -> Vec<(usize, &PlacedDrive)> {
         let Some(pc) = &self.pc else { return Vec::new() };
         pc.placed.ide.iter().enumerate().filter_map(|(number, placed)| Some((number, placed.as_ref()?))).collect()
+    }
+
+    /// How monitors name the flash chip of a drive.
+    fn flash_path(&self, drive: &str) -> Option<String> {
+        let chip = self.pc.as_ref()?.pc.flash.iter().find(|chip| chip.drive == drive)?;
+        Some(format!("/machine/{}", chip.name))
     }
 
     /// The drive that a command names: its place, and its host side.
@@ -204,6 +210,7 @@ fn remove_children(info: &mut serde_json::Value) {
 fn backing_kind<D>(backing: &Backing<D>) -> &'static str {
     match backing {
         Backing::Ram { .. } => "ram",
+        Backing::Rom { writes: RomWrites::Device { .. }, .. } => "romd",
         Backing::Rom { .. } => "rom",
         Backing::Device { .. } => "i/o",
     }
@@ -478,8 +485,9 @@ impl Control for Session {
 
     fn roms(&self) -> Vec<Rom> {
         let Some(pc) = &self.pc else { return Vec::new() };
-        let (name, len) = pc.bios.clone();
-        let mut roms = vec![Rom::Mapped { address: (1 << 32) - len, len, read_only: true, name }];
+        let bios = pc.bios.iter().cloned();
+        let mut roms: Vec<_> =
+            bios.map(|(name, len)| Rom::Mapped { address: (1 << 32) - len, len, read_only: true, name }).collect();
         for (name, len) in &pc.placed.roms {
             roms.push(Rom::Region { region: name.clone(), len: *len, name: name.clone() });
         }
@@ -510,7 +518,7 @@ impl Control for Session {
             let removable = info.is_some_and(|info| info.kind == DriveKind::Cdrom) || drive.cdrom;
             devices.push(BlockDevice {
                 device: drive.id.clone(),
-                qdev: place.map(|(number, placed)| placed.qdev(*number)),
+                qdev: place.map(|(number, placed)| placed.qdev(*number)).or_else(|| self.flash_path(&drive.id)),
                 removable,
                 locked: info.is_some_and(|info| info.locked),
                 tray_open: removable.then(|| info.is_some_and(|info| info.tray_open)),
@@ -532,7 +540,7 @@ impl Control for Session {
                 let stats = counters(drive.disk.0.stats());
                 BlockStats {
                     device: drive.id.clone(),
-                    qdev: place.map(|(number, placed)| placed.qdev(*number)),
+                    qdev: place.map(|(number, placed)| placed.qdev(*number)).or_else(|| self.flash_path(&drive.id)),
                     node_name: image.as_ref().map(|image| image.node_name.clone()),
                     parent: image
                         .filter(|image| !matches!(image.format, Format::Protocol))

@@ -1,8 +1,9 @@
 //! The device tree that `info qtree` shows: QEMU's shape and names, with the devices that this machine has.
 
 use crate::bus::PciAddress;
+use crate::hw::flash::spec::SECTOR;
 use crate::hw::timer::hpet;
-use crate::machine::{Assembled, PlacedDevice};
+use crate::machine::{Assembled, PlacedDevice, PlacedFlash};
 use crate::monitor::info::{QtreeBus, QtreeDevice};
 
 use super::control::Session;
@@ -22,6 +23,7 @@ pub fn tree(session: &Session) -> QtreeBus {
         ioapic.lines.push(format!("mmio {:016x}/{:016x}", 0xfec0_0000u32, 0x1000));
         devices.push(ioapic);
         devices.push(device("fw_cfg_io", &[("dma_enabled", "true")]));
+        devices.extend(pc.pc.flash.iter().rev().map(flash_chip));
         let mut host = device("i440FX-pcihost", &[]);
         let layout = pc.pc.layout;
         for (name, bytes) in [("below-4g-mem-size", layout.below_4g), ("above-4g-mem-size", layout.above_4g)] {
@@ -54,6 +56,18 @@ fn size(bytes: u64) -> String {
 
 fn number(value: u64) -> String {
     format!("{value} ({value:#x})")
+}
+
+fn flash_chip(chip: &PlacedFlash) -> QtreeDevice {
+    let mut shown = device("cfi.pflash01", &[]);
+    let mut property = |name: &str, value: String| shown.properties.push((name.to_owned(), value));
+    property("drive", format!("{:?}", chip.drive));
+    property("num-blocks", number(chip.len / SECTOR));
+    property("sector-length", number(SECTOR));
+    property("width", number(1));
+    property("name", format!("{:?}", chip.name));
+    shown.lines.push(format!("mmio {:016x}/{:016x}", chip.base, chip.len));
+    shown
 }
 
 fn pci_functions(session: &Session, pc: &Assembled) -> Vec<QtreeDevice> {

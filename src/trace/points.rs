@@ -6,6 +6,7 @@ pub const POINTS: &[&str] = &[
     "ide_exec_cmd",
     "memory_unassigned_read",
     "memory_unassigned_write",
+    "pflash_command",
     "port_unassigned_read",
     "port_unassigned_write",
     "vnc",

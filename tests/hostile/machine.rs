@@ -11,7 +11,7 @@ use dromaius::chardev::{Chardevs, Hooks, Spec};
 use dromaius::cpu::CpuState;
 use dromaius::event::{Clock, EventLoop};
 use dromaius::machine::{self, Built, Cause, RunState, Surroundings};
-use dromaius::mem::{Backing, PAGE_SIZE, RamRange};
+use dromaius::mem::{Backing, PAGE_SIZE, RamRange, RomWrites};
 use dromaius::options::{self, Parsed, Tables};
 use dromaius::ui::Display;
 use tempfile::TempDir;
@@ -228,9 +228,13 @@ impl Bench {
         for (name, range) in board.flat_memory() {
             let backing = match &range.backing {
                 Backing::Ram { block, offset } => format!("ram {}+{offset:x}", block.name()),
-                Backing::Rom { block, offset, shadow } => {
-                    let shadow = shadow.as_ref().map(|(block, offset)| format!("{}+{offset:x}", block.name()));
-                    format!("rom {}+{offset:x} {shadow:?}", block.name())
+                Backing::Rom { block, offset, writes } => {
+                    let writes = match writes {
+                        RomWrites::Lost => "lost".to_owned(),
+                        RomWrites::Ram { block, offset } => format!("{}+{offset:x}", block.name()),
+                        RomWrites::Device { target, offset } => format!("{target:?}+{offset:x}"),
+                    };
+                    format!("rom {}+{offset:x} {writes}", block.name())
                 }
                 Backing::Device { target, offset } => format!("{target:?}+{offset:x}"),
             };

@@ -1,6 +1,6 @@
 //! Accesses on their way to devices: ports and memory, split and widened to what each region decodes.
 
-use crate::mem::{Backing, FlatRange};
+use crate::mem::{Backing, FlatRange, RomWrites};
 
 use super::super::device::{At, Decode, DeviceId, Width};
 use super::super::ports::PortTarget;
@@ -213,9 +213,12 @@ impl Board {
                     let piece = &data[done..done + step];
                     match &range.backing {
                         Backing::Ram { block, offset } => block.write(offset + inside, piece),
-                        Backing::Rom { shadow: Some((block, offset)), .. } => block.write(offset + inside, piece),
-                        Backing::Rom { shadow: None, .. } => {}
-                        Backing::Device { target, offset } => {
+                        Backing::Rom { writes: RomWrites::Lost, .. } => {}
+                        Backing::Rom { writes: RomWrites::Ram { block, offset }, .. } => {
+                            block.write(offset + inside, piece);
+                        }
+                        Backing::Rom { writes: RomWrites::Device { target, offset }, .. }
+                        | Backing::Device { target, offset } => {
                             let (target, offset) = (*target, offset + inside);
                             let mut bytes = [0; 8];
                             bytes[..step].copy_from_slice(piece);

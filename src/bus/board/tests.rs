@@ -87,11 +87,15 @@ fn configuration_writes_move_a_bar() {
 }
 
 #[test]
-fn a_rom_write_goes_to_its_shadow() {
+fn a_rom_write_goes_to_the_ram_behind_it() {
     let mut board = Board::new();
     let rom = RamBlock::anonymous("rom", 4096).unwrap();
     let ram = RamBlock::anonymous("ram", 4096).unwrap();
-    let backing = Backing::Rom { block: Arc::clone(&rom), offset: 0, shadow: Some((Arc::clone(&ram), 0)) };
+    let backing = Backing::Rom {
+        block: Arc::clone(&rom),
+        offset: 0,
+        writes: RomWrites::Ram { block: Arc::clone(&ram), offset: 0 },
+    };
     board.map_memory("pam", 0xc0000, 4096, 0, backing);
     board.set_memory_listener(Box::new(|_| ()));
     board.mmio_write(0xc0001, &[5]);

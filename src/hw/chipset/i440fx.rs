@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::bus::{At, ConfigChange, ConfigSpace, Device, MmioTarget, PciFunction, RegionHandle, Reset};
-use crate::mem::{Backing, RamBlock};
+use crate::mem::{Backing, RamBlock, RomWrites};
 
 /// Where the 13 segments of [`I440fx::new`] are: (start, length).
 pub const PAM_SEGMENTS: [(u64, u64); 13] = [
@@ -69,9 +69,9 @@ impl PamSegment {
         let backing: Backing<MmioTarget> = match (attributes & pam::READ != 0, attributes & pam::WRITE != 0, &self.rom)
         {
             (false, false, _) => return self.region.set_enabled(false),
-            (true, false, _) => Backing::Rom { block, offset, shadow: None },
+            (true, false, _) => Backing::Rom { block, offset, writes: RomWrites::Lost },
             (false, true, Some((rom, rom_offset))) => {
-                Backing::Rom { block: Arc::clone(rom), offset: *rom_offset, shadow: Some((block, offset)) }
+                Backing::Rom { block: Arc::clone(rom), offset: *rom_offset, writes: RomWrites::Ram { block, offset } }
             }
             (true, true, _) | (false, true, None) => Backing::Ram { block, offset },
         };
@@ -184,7 +184,7 @@ mod tests {
             let rom = RamBlock::anonymous("rom", 0x1_0000).unwrap();
             ram.write(0, &vec![0x11; 0x10_0000]);
             rom.write(0, &vec![0x22; 0x1_0000]);
-            let bios = Backing::Rom { block: Arc::clone(&rom), offset: 0, shadow: None };
+            let bios = Backing::Rom { block: Arc::clone(&rom), offset: 0, writes: RomWrites::Lost };
             board.map_memory("bios", 0xf_0000, 0x1_0000, 0, bios);
             let segments = PAM_SEGMENTS.map(|(start, len)| {
                 let backing = Backing::Ram { block: Arc::clone(&ram), offset: start };
