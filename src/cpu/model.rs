@@ -179,6 +179,22 @@ impl HostCpu {
         limits.features = FeatureSet::default().map(|place, _| bits(place));
         Self { limits: Some(limits), is_kvm: true }
     }
+
+    /// A software CPU that implements `features`.
+    #[must_use]
+    pub fn software(features: FeatureSet) -> Self {
+        Self { limits: Some(Limits { features, table: Vec::new(), brand: [0; 48] }), is_kvm: false }
+    }
+
+    /// The limits of real hardware, from which more than features follows.
+    pub(super) fn hardware(&self) -> Option<&Limits> {
+        self.limits.as_ref().filter(|_| self.is_kvm)
+    }
+
+    /// What QEMU calls it where it refuses a feature.
+    pub(super) fn refuser(&self) -> &'static str {
+        if self.is_kvm { "host" } else { "TCG" }
+    }
 }
 
 /// The host's marketing name (leaves 8000_0002h to 8000_0004h).

@@ -166,6 +166,9 @@ pub struct Resolved {
 const KVM_DEFAULTS: &str = "+kvmclock +kvmclock2 +kvm-nopiodelay +kvm-asyncpf +kvm-steal-time +kvm-pv-eoi \
     +kvmclock-stable-bit +x2apic -acpi -monitor -svm";
 
+/// What no named model has on the software CPU unless it is asked for: virtualization inside the guest.
+const SOFTWARE_DEFAULTS: &str = "-svm";
+
 /// Features that a migration would break; `host` and `max` have them only with `migratable=off`.
 const UNMIGRATABLE: &str = "invtsc";
 
@@ -292,9 +295,11 @@ impl<'a> Draft<'a> {
         set_brand(&mut cpu.brand, version.model_id);
         if self.host.is_kvm {
             cpu.features.change(KVM_DEFAULTS);
+        } else if self.host.limits.is_some() {
+            cpu.features.change(SOFTWARE_DEFAULTS);
         }
         // On real hardware a guest's system calls, and much of its firmware, go by the host's vendor.
-        if let Some(limits) = &self.host.limits {
+        if let Some(limits) = self.host.hardware() {
             cpu.vendor = host_vendor(limits);
         }
     }
@@ -303,8 +308,8 @@ impl<'a> Draft<'a> {
         self.follows_host = true;
         self.wants_pmu = true;
         self.host_phys_bits = true;
-        let Some(limits) = &self.host.limits else {
-            // Software: everything that has a name, on QEMU's own processor.
+        let Some(limits) = self.host.hardware() else {
+            // Software: everything that it can, on QEMU's own processor.
             self.cpu.features = FeatureSet::all_named();
             self.cpu.vendor = *b"AuthenticAMD";
             (self.cpu.family, self.cpu.model, self.cpu.stepping) = (6, 6, 3);
@@ -519,12 +524,14 @@ impl<'a> Draft<'a> {
         // A paravirtual feature that an old kernel lacks was not asked for by anybody.
         let told = |feature: &Feature| feature.place() != Some(KVM_FEATURES) || self.wanted.contains(*feature);
         if self.check || self.enforce {
-            let text = |feature: Feature| format!("host doesn't support requested feature: {}", feature.describe());
+            let who = self.host.refuser();
+            let text = |feature: Feature| format!("{who} doesn't support requested feature: {}", feature.describe());
             warnings.extend(lost.iter().filter(told).map(text));
         }
         if self.enforce && lost.iter().any(|feature| told(&feature)) {
             let mut text = warnings.iter().map(|warning| format!("warning: {warning}")).collect::<Vec<_>>();
-            text.push("Host doesn't support requested features".to_owned());
+            let who = if self.host.is_kvm { "Host" } else { "TCG" };
+            text.push(format!("{who} doesn't support requested features"));
             return refused(text.join("\n"));
         }
         self.cpu.features = self.cpu.features.without(&lost);
@@ -532,7 +539,7 @@ impl<'a> Draft<'a> {
     }
 
     fn choose_address_size(&mut self, warnings: &mut Vec<String>) -> Result<(), CpuError> {
-        let host = self.host.limits.as_ref().map(Limits::phys_bits);
+        let host = self.host.hardware().map(Limits::phys_bits);
         if let (Some(host), Some(bits)) = (host, self.phys_bits)
             && host != bits
         {
@@ -565,7 +572,7 @@ impl<'a> Draft<'a> {
         if self.host_cache_info {
             return refused("-cpu property 'host-cache-info=on' is not supported by this version".to_owned());
         }
-        let Some(limits) = &self.host.limits else { return Ok(()) };
+        let Some(limits) = self.host.hardware() else { return Ok(()) };
         if self.wants_pmu {
             self.cpu.pmu = Some(limits.leaf(0xa, 0));
         } else if let Some(feature) = Feature::named("pdcm") {

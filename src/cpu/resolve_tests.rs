@@ -191,3 +191,25 @@ fn features_fall_with_what_they_need() {
         ["This feature depends on other features that were not requested: MSR(10AH).mds-no [bit 5]"]
     );
 }
+
+#[test]
+fn the_software_cpu_warns_of_what_it_lacks_as_qemu_does() {
+    let host = HostCpu::software(FeatureSet::all_named().without(&FeatureSet::from_names("hle svm")));
+    let skylake = resolved("Skylake-Server", topology(""), &host).unwrap();
+    assert_eq!(skylake.warnings, ["TCG doesn't support requested feature: CPUID.07H:EBX.hle [bit 4]"]);
+    assert!(!skylake.model.has("hle") && skylake.model.has("rtm"));
+    assert_eq!(&skylake.model.vendor(), b"GenuineIntel");
+    let refusal = resolved("Skylake-Server,enforce=on", topology(""), &host).unwrap_err().to_string();
+    assert!(refusal.ends_with("\nTCG doesn't support requested features"), "{refusal}");
+    assert_eq!(resolved("qemu64", topology(""), &host).unwrap().warnings, [""; 0]);
+}
+
+#[test]
+fn the_software_cpus_max_has_what_it_implements() {
+    let features = FeatureSet::from_names("fpu sse sse2 lm syscall avx xsave");
+    let max = resolved("max", topology(""), &HostCpu::software(features)).unwrap();
+    assert_eq!((max.model.features(), &max.warnings), (&features, &Vec::new()));
+    assert_eq!((&max.model.vendor(), max.model.signature(), max.model.phys_bits()), (b"AuthenticAMD", 0x663, 40));
+    let host = resolved("host", topology(""), &HostCpu::software(features)).unwrap_err();
+    assert_eq!(host.to_string(), "CPU model 'host' requires KVM or HVF");
+}

@@ -1,5 +1,10 @@
 //! x87, MMX, SSE, AVX and AVX-512, and the XSAVE family.
 
+mod host;
+mod offered;
+
+pub use offered::{allowed, decoder_options, features};
+
 use iced_x86::Instruction;
 
 use super::op::Handler;
