@@ -330,6 +330,8 @@ pub struct Cpu {
     pub exception: Exception,
     /// Instructions executed.
     pub executed: u64,
+    /// Instructions that [`Cpu::execute`] may still execute; it stops at 0.
+    pub budget: u64,
 
     // Owned by `system`.
     /// ES, CS, SS, DS, FS, GS (and two unused, so that `index & 7` needs no bounds check).
@@ -401,6 +403,7 @@ impl Cpu {
             activity: Activity::Running,
             exception: Exception::default(),
             executed: 0,
+            budget: u64::MAX,
             segments: [SegmentRegister::default(); 8],
             ldtr: Segment::default(),
             tr: Segment::default(),

@@ -5,8 +5,9 @@ use iced_x86::{Instruction, OpKind, Register};
 use crate::cpu::Mode;
 
 use super::super::cpu::{Cpu, Exception, Step};
-use super::super::op::{BLOCK_START, Cold, HIGH_BYTE, Mem, NO_REGISTER, Op};
+use super::super::op::{BLOCK_START, Cold, HIGH_BYTE, Handler, Mem, NO_REGISTER, Op};
 use super::super::{system, vector};
+use super::{arithmetic, bits, branch, data, shift, stack};
 
 /// Code size in bits.
 #[must_use]
@@ -127,6 +128,30 @@ pub fn lower(instruction: &Instruction, bytes: &[u8; 15], at: u16) -> Op {
     if let Some(handler) = system::handler(instruction).or_else(|| vector::handler(instruction, &mut extra)) {
         op.handler = handler;
         op.cold = Some(Box::new(Cold { instruction: *instruction, bytes: *bytes, extra }));
+        return op;
+    }
+    op.size = operand_size(instruction);
+    if let Some(handler) = integer(instruction, &mut op) {
+        op.handler = handler;
     }
     op
+}
+
+/// The size in bytes of operand 0.
+fn operand_size(instruction: &Instruction) -> u8 {
+    let size = match instruction.op0_kind() {
+        OpKind::Register => instruction.op0_register().size(),
+        _ => instruction.memory_size().size(),
+    };
+    u8::try_from(size).unwrap_or(0)
+}
+
+fn integer(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+    let size = op.size;
+    arithmetic::handler(instruction, size)
+        .or_else(|| data::handler(instruction, op, size))
+        .or_else(|| branch::handler(instruction, op))
+        .or_else(|| stack::handler(instruction, op))
+        .or_else(|| shift::handler(instruction, size))
+        .or_else(|| bits::handler(instruction, size))
 }

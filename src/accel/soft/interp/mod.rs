@@ -1,45 +1,47 @@
 //! Decoding, blocks, and the integer instructions.
 
+mod alu;
+mod arithmetic;
+mod bits;
+mod branch;
+mod careful;
+mod data;
 mod lower;
+mod operand;
+mod shift;
+mod stack;
+
+#[cfg(test)]
+mod tests;
 
 pub use lower::lower;
 
-use iced_x86::{Decoder, DecoderOptions};
-
-use super::cpu::{Cpu, Exception, Fault, Flow, segment};
-use super::op::BLOCK_START;
+use super::cpu::{Activity, Cpu, rflags};
+use super::signals::Signals;
 
 impl Cpu {
-    /// Executes one instruction, or delivers the exception that it raised.
-    pub fn step(&mut self) {
-        if self.try_step().is_err() {
-            self.deliver_exception();
+    /// Executes instructions until a request of another thread needs attention ([`Cpu::attention`]), the processor no
+    /// longer runs ([`Cpu::activity`]), or [`Cpu::budget`] is used up. Exceptions are delivered on the way. At least one
+    /// instruction is executed, so that a request that cannot be taken yet does not hold the processor up.
+    pub fn execute(&mut self) {
+        while self.activity == Activity::Running && self.budget != 0 {
+            self.step();
+            self.budget = self.budget.saturating_sub(1);
+            if self.attention() {
+                break;
+            }
         }
     }
 
-    fn try_step(&mut self) -> Result<(), Fault> {
-        let linear = self.segments[segment::CS].base.wrapping_add(self.rip) & self.linear_mask;
-        let mut bytes = [0; 15];
-        let mut have = self.fetch(linear, &mut bytes)?;
-        let mut instruction = self.decode(&bytes[..have]);
-        if instruction.is_invalid() && have < bytes.len() {
-            have += self.fetch((linear + have as u64) & self.linear_mask, &mut bytes[have..])?;
-            instruction = self.decode(&bytes[..have]);
+    /// Whether other threads ask for something that can be done now. An interrupt has to wait while interrupts are
+    /// disabled or held back.
+    #[must_use]
+    #[inline(always)]
+    pub fn attention(&self) -> bool {
+        let pending = self.signals.pending();
+        if pending == 0 {
+            return false;
         }
-        if instruction.is_invalid() {
-            return Err(self.raise(Exception::UD));
-        }
-        self.gpr[usize::from(BLOCK_START)] = self.rip;
-        let op = lower(&instruction, &bytes, 0);
-        match (op.handler)(self, &op)? {
-            Flow::Next | Flow::End => self.rip = self.rip_at(op.end()),
-            Flow::Jump | Flow::Again => {}
-        }
-        self.executed += 1;
-        Ok(())
-    }
-
-    fn decode(&self, bytes: &[u8]) -> iced_x86::Instruction {
-        Decoder::with_ip(lower::bits(self.mode), bytes, 0, DecoderOptions::NONE).decode()
+        pending & !Signals::INTERRUPT != 0 || self.flags & rflags::IF != 0 && self.shadow == 0
     }
 }

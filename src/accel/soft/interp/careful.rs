@@ -1,0 +1,108 @@
+//! One instruction at a time, with all that can happen around it: breakpoints, single stepping, interrupt shadows.
+
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
+
+use super::super::cpu::{Cpu, Exception, Fault, Flow, rflags, segment};
+use super::super::op::BLOCK_START;
+use super::lower;
+use crate::cpu::Mode;
+
+/// Bits of DR6 (SDM volume 3, 17.2.3).
+const DR6_BS: u64 = 1 << 14;
+
+/// What was found at the instruction pointer.
+pub struct Decoded {
+    /// The instruction, decoded as if at address 0.
+    pub instruction: Instruction,
+    /// Bytes that begin with it.
+    pub bytes: [u8; 15],
+}
+
+impl Cpu {
+    /// Executes one instruction, or delivers the exception that it raised.
+    pub fn step(&mut self) {
+        if self.try_step().is_err() {
+            self.shadow = 0;
+            self.deliver_exception();
+        }
+    }
+
+    fn try_step(&mut self) -> Result<(), Fault> {
+        let linear = self.segments[segment::CS].base.wrapping_add(self.rip) & self.linear_mask;
+        self.check_breakpoints(linear)?;
+        let (shadow, trap) = (self.shadow, self.flags & rflags::TF != 0);
+        let decoded = self.decode_at(linear)?;
+        self.flags &= !rflags::RF;
+        self.shadow = 0;
+        self.gpr[usize::from(BLOCK_START)] = self.rip;
+        let op = lower::lower(&decoded.instruction, &decoded.bytes, 0);
+        match (op.handler)(self, &op)? {
+            Flow::Next | Flow::End => self.rip = self.rip_at(op.end()),
+            Flow::Jump | Flow::Again => {}
+        }
+        self.executed += 1;
+        // MOV SS also holds the trap back, but not a second time in a row.
+        let held_back = self.shadow & 1 != 0 && shadow & 1 == 0;
+        if trap && !held_back && !clears_trap(&decoded.instruction) {
+            return Err(self.raise(Exception { payload: DR6_BS, ..Exception::DB }));
+        }
+        Ok(())
+    }
+
+    /// Instruction breakpoints of DR7 (SDM volume 3, 17.2.4), reported before the instruction.
+    #[inline]
+    fn check_breakpoints(&mut self, linear: u64) -> Result<(), Fault> {
+        if self.dr[7] & 0xff == 0 || self.flags & rflags::RF != 0 || self.shadow & 1 != 0 {
+            return Ok(());
+        }
+        let hits = (0..4).filter(|&number| self.breaks_on_execution(number, linear));
+        let hits = hits.fold(0, |bits, number| bits | 1 << number);
+        if hits == 0 { Ok(()) } else { Err(self.raise(Exception { payload: hits, ..Exception::DB })) }
+    }
+
+    fn breaks_on_execution(&self, number: usize, linear: u64) -> bool {
+        let enabled = self.dr[7] >> (2 * number) & 3 != 0;
+        let kind = self.dr[7] >> (16 + 4 * number) & 3;
+        enabled && kind == 0 && self.dr[number] == linear
+    }
+
+    /// Fetches and decodes the instruction at a linear address, which is that of [`Cpu::rip`].
+    pub(super) fn decode_at(&mut self, linear: u64) -> Result<Decoded, Fault> {
+        let mut bytes = [0; 15];
+        let room = self.code_room().min(bytes.len());
+        if room == 0 {
+            return Err(self.raise(Exception::gp(0)));
+        }
+        let mut have = self.fetch(linear, &mut bytes[..room])?;
+        loop {
+            let mut decoder = Decoder::with_ip(lower::bits(self.mode), &bytes[..have], 0, DecoderOptions::NONE);
+            let instruction = decoder.decode();
+            match decoder.last_error() {
+                DecoderError::None => return Ok(Decoded { instruction, bytes }),
+                DecoderError::NoMoreBytes if have < room => {
+                    have += self.fetch(linear.wrapping_add(have as u64) & self.linear_mask, &mut bytes[have..room])?;
+                }
+                // Longer than 15 bytes, or beyond the code segment's limit.
+                DecoderError::NoMoreBytes => return Err(self.raise(Exception::gp(0))),
+                _ => return Err(self.raise(Exception::UD)),
+            }
+        }
+    }
+
+    /// How many bytes there are from the instruction pointer to the limit of the code segment.
+    fn code_room(&self) -> usize {
+        if self.mode == Mode::Long64 {
+            return usize::MAX;
+        }
+        let limit = u64::from(self.segments[segment::CS].loaded.limit);
+        (limit + 1).saturating_sub(self.rip) as usize
+    }
+}
+
+/// Whether an instruction goes to a handler with TF clear, so that there is no trap after it.
+fn clears_trap(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.mnemonic(),
+        Mnemonic::Int | Mnemonic::Int1 | Mnemonic::Int3 | Mnemonic::Into | Mnemonic::Syscall | Mnemonic::Sysenter
+    )
+}
