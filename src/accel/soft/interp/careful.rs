@@ -2,7 +2,7 @@
 
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
 
-use super::super::cpu::{Cpu, Exception, Fault, Flow, rflags, segment};
+use super::super::cpu::{Cpu, Exception, Fault, Flow, Step, rflags, segment};
 use super::super::op::BLOCK_START;
 use super::lower;
 use crate::cpu::Mode;
@@ -27,7 +27,11 @@ impl Cpu {
         }
     }
 
-    fn try_step(&mut self) -> Result<(), Fault> {
+    /// Executes one instruction. Tests that compare with another processor want its outcome undelivered.
+    ///
+    /// # Errors
+    /// The exception that it raised, in [`Cpu::exception`].
+    pub fn try_step(&mut self) -> Step {
         let linear = self.segments[segment::CS].base.wrapping_add(self.rip) & self.linear_mask;
         self.check_breakpoints(linear)?;
         let (shadow, trap) = (self.shadow, self.flags & rflags::TF != 0);
@@ -36,7 +40,8 @@ impl Cpu {
         self.shadow = 0;
         self.gpr[usize::from(BLOCK_START)] = self.rip;
         let op = lower::lower(&decoded.instruction, &decoded.bytes, 0);
-        match (op.handler)(self, &op)? {
+        let flow = (op.handler)(self, &op)?;
+        match flow {
             Flow::Next | Flow::End => self.rip = self.rip_at(op.end()),
             Flow::Jump | Flow::Again => {}
         }
@@ -46,7 +51,7 @@ impl Cpu {
         if trap && !held_back && !clears_trap(&decoded.instruction) {
             return Err(self.raise(Exception { payload: DR6_BS, ..Exception::DB }));
         }
-        Ok(())
+        Ok(flow)
     }
 
     /// Instruction breakpoints of DR7 (SDM volume 3, 17.2.4), reported before the instruction.
