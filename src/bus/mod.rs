@@ -4,6 +4,7 @@
 mod apic;
 mod board;
 mod device;
+mod irqchip;
 mod pci;
 mod ports;
 mod posted;
@@ -12,6 +13,7 @@ mod wire;
 pub use apic::{CpuPins, LocalApic, MsiSink};
 pub use board::{Board, BoardCell, DeviceRef, GuestBus, MapStats, MmioTarget, RegionHandle};
 pub use device::{At, Decode, Device, DeviceId, Region, Reset, Token, Width};
+pub use irqchip::{IoApicRegisters, IrqChipState, PicRegisters};
 pub use pci::{
     Bar, BarKind, CAP_LIST, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, ConfigChange,
     ConfigSpace, PciAddress, PciFunction,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::bus::{PowerRequest, PowerSink, Token};
 use crate::chardev::{CharHandle, CharOutput, SerialParameters};
-use crate::event::{Clock, ClockKind, EventLoop, Timer};
+use crate::event::{Clock, ClockKind, EventLoop, LoopHandle, Timer};
 
 /// A manual clock and the timers on it.
 pub struct TimeBench {
@@ -22,6 +22,17 @@ impl TimeBench {
     pub fn timer(&self, token: Token) -> Timer {
         let due = Arc::clone(&self.due);
         self.event_loop.handle().timer(ClockKind::Virtual, move || due.lock().unwrap().push(token))
+    }
+
+    /// The main loop, for chips that set up timers of their own.
+    pub fn handle(&self) -> LoopHandle {
+        self.event_loop.handle()
+    }
+
+    /// Lets `ns` pass at once, and serves what is due then.
+    pub fn pass(&self, ns: u64) {
+        self.clock.advance(ns);
+        self.event_loop.run_pending().unwrap();
     }
 
     /// Lets `ns` pass in steps of `step_ns`, delivering what becomes due.

@@ -8,6 +8,7 @@ pub mod firmware;
 pub mod flash;
 pub mod ide;
 pub mod input;
+pub mod intc;
 pub mod props;
 pub mod registry;
 pub mod smbios;

@@ -17,6 +17,7 @@ use super::fabric::IrqCounter;
 use super::firmware::{self, Facts};
 use super::flash;
 use super::input::Ps2Input;
+use super::intc::Controllers;
 use super::layout::{DiskGeometry, cpus_cmos, disks_cmos, effective_order};
 use super::pc::{self, Firmware, Pc, PcOptions, Wiring};
 use super::rom::RomSearch;
@@ -41,6 +42,8 @@ pub struct Assembled {
     pub bios: Option<(String, u64)>,
     /// How often each interrupt was raised.
     pub interrupts: Arc<IrqCounter>,
+    /// The interrupt controllers, where the accelerator has none.
+    pub controllers: Option<Arc<Controllers>>,
     /// Length in bytes of each fw_cfg file.
     pub fw_cfg_files: Vec<(String, u64)>,
 }
@@ -167,7 +170,8 @@ pub fn assemble(
     pc.set_boot_order(&mut board, effective_order(&config.boot, true));
     drop(board);
     surroundings.display.set_guest_input(Arc::new(Ps2Input::new(Arc::clone(&wiring.cell), pc.i8042)));
-    Ok(Assembled { pc, placed, bios, interrupts: wiring.irqs.counter(), fw_cfg_files })
+    let controllers = wiring.controllers.clone();
+    Ok(Assembled { pc, placed, bios, interrupts: wiring.irqs.counter(), controllers, fw_cfg_files })
 }
 
 /// A display adapter as a console.

@@ -11,6 +11,7 @@ use crate::event::{Clock, LoopHandle};
 use crate::host::reason;
 use crate::hw::firmware::KernelError;
 use crate::hw::ide::{ErrorAction, TraySink};
+use crate::hw::timer::hpet::LegacyGate;
 use crate::mem::GuestRam;
 use crate::ui::Display;
 
@@ -19,6 +20,7 @@ use super::config::Config;
 use super::control::{Machine, MachineEvent, Parts, RunState};
 use super::drives::Drives;
 use super::fabric::IrqFabric;
+use super::intc::Controllers;
 use super::pc::Wiring;
 use super::rom::RomError;
 use super::vcpu::{self, VcpuListener, Vcpus};
@@ -142,6 +144,7 @@ pub fn build_on(
     let topology = topology(config);
     let mut signature = (0, 0);
     let mut apic_ids = Vec::new();
+    let mut model = None;
     let has_cpus = config.machine.kind != "none" || config.cpu.model.is_some();
     if has_cpus {
         warnings.extend(accelerator.check_cpu_count(config.smp.cpus, config.smp.max_cpus).map_err(text_of)?);
@@ -152,25 +155,36 @@ pub fn build_on(
         signature = signature_of(&resolved.model);
         apic_ids =
             (0..config.smp.max_cpus).map(|index| (resolved.model.apic_id(index), index < config.smp.cpus)).collect();
-        accelerator.set_cpu_model(Arc::new(resolved.model));
+        let resolved = Arc::new(resolved.model);
+        accelerator.set_cpu_model(Arc::clone(&resolved));
+        model = Some(resolved);
     }
 
     let mut pc = None;
     if config.machine.kind != "none" {
-        let irqchip = accelerator.irqchip().ok_or_else(|| {
-            BuildError::Text(format!(
-                "accelerator {} has no interrupt controllers for this machine",
-                accelerator.name()
-            ))
-        })?;
+        let (lines, controllers) = match (accelerator.irqchip(), &model) {
+            (Some(lines), _) => (lines, None),
+            (None, Some(model)) => {
+                let chips = Controllers::new(&*accelerator, model, config.smp.cpus, &surroundings.handle)?;
+                (chips.lines(), Some(Arc::new(chips)))
+            }
+            (None, None) => return Err(BuildError::Text("a machine without processors has no interrupts".to_owned())),
+        };
+        let irqs = IrqFabric::new(&lines);
+        let timer_gate = controllers.is_some().then(|| LegacyGate::new(irqs.sink()));
         let wiring = Wiring {
             cell: Arc::clone(&cell),
             ram: ram.clone(),
             handle: surroundings.handle.clone(),
             clock: clock.clone(),
-            irqs: IrqFabric::new(&irqchip),
+            irqs,
             power: late.power_sink(),
-            replace_pit: replace_pit(&accelerator),
+            replace_pit: match &timer_gate {
+                Some(gate) => replace_own_pit(gate),
+                None => replace_pit(&accelerator),
+            },
+            controllers,
+            timer_gate,
         };
         let boot = Boot { cpus: apic_ids, signature };
         let assembled = assemble::assemble(config, surroundings, &wiring, &drives, &boot, &faults)?;
@@ -247,6 +261,12 @@ fn replace_pit(accelerator: &Arc<dyn Accelerator>) -> Arc<dyn Fn(bool) + Send + 
             log::warn!("HPET legacy replacement: {}", vcpu::describe(&error));
         }
     })
+}
+
+/// The same for our own.
+fn replace_own_pit(gate: &Arc<LegacyGate>) -> Arc<dyn Fn(bool) + Send + Sync> {
+    let gate = Arc::clone(gate);
+    Arc::new(move |replaced| gate.set_blocked(replaced))
 }
 
 fn text_of(error: accel::AccelError) -> BuildError {

@@ -12,6 +12,7 @@ mod fabric;
 mod firmware;
 mod flash;
 mod input;
+mod intc;
 mod layout;
 mod pc;
 mod props;

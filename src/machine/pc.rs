@@ -21,6 +21,7 @@ use crate::hw::flash::{self, Pflash};
 use crate::hw::ide::{self, Chip, DriveOptions, FaultSink, PiixIde};
 use crate::hw::input::i8042::{self, I8042};
 use crate::hw::timer::hpet::{self, Hpet, LegacyGate};
+use crate::hw::timer::i8254::{self, I8254};
 use crate::hw::timer::mc146818::{self, LostTicks, Mc146818, TimeSource};
 use crate::mem::{Backing, GuestRam, RamBlock, RomWrites};
 
@@ -28,6 +29,7 @@ use super::build::BuildError;
 use super::config::{RtcBase, RtcClock, RtcSpec};
 use super::fabric::IrqFabric;
 use super::flash::{FlashUnit, PlacedFlash};
+use super::intc::Controllers;
 use super::layout::{RamLayout, boot_order_cmos};
 
 /// Priorities of overlapping mappings, lowest first. PCI base address registers have -1.
@@ -73,6 +75,10 @@ pub struct Wiring {
     pub power: PowerSink,
     /// Takes the PIT's interrupt away, or gives it back: the HPET replaces it.
     pub replace_pit: Arc<dyn Fn(bool) + Send + Sync>,
+    /// The interrupt controllers, where the accelerator has none.
+    pub controllers: Option<Arc<Controllers>>,
+    /// The way of our own PIT's interrupt 0, where the accelerator has no PIT.
+    pub timer_gate: Option<Arc<LegacyGate>>,
 }
 
 impl Wiring {
@@ -257,6 +263,14 @@ pub fn build(wiring: &Wiring, options: &PcOptions, firmware: Firmware, faults: F
     board.plug_pci(ISA_BRIDGE, bridge.id(), Decode::BYTES, &[]);
     board.map_ports(bridge.id(), piix3::RESET_CONTROL, Decode::BYTES, 0xcf9, 1);
 
+    // Interrupt controllers and timer, unless the kernel has them.
+    if let Some(controllers) = &wiring.controllers {
+        controllers.map(board, priority::ROM);
+    }
+    if let Some(gate) = &wiring.timer_gate {
+        add_pit(board, wiring, gate);
+    }
+
     // Keyboard controller, port 92h.
     let keyboard = I8042::new(wiring.irqs.isa(1), wiring.irqs.isa(12), Arc::clone(&a20), Arc::clone(&wiring.power));
     let i8042 = board.add("i8042", keyboard);
@@ -312,6 +326,15 @@ fn add_rtc(board: &mut Board, wiring: &Wiring, spec: RtcSpec, irq: IrqLine) -> D
     // The index register does nothing by itself.
     board.allow_posting(PostedRange::Ports { base: 0x70, len: 1 });
     rtc
+}
+
+fn add_pit(board: &mut Board, wiring: &Wiring, gate: &Arc<LegacyGate>) {
+    let id = board.reserve("isa-pit");
+    let irq = IrqLine::new(Arc::clone(gate) as Arc<dyn LineSink>, 0);
+    let timer = wiring.timer(id, i8254::TIMER_TOKEN);
+    board.install(id, I8254::new(irq, wiring.clock.clone(), timer));
+    board.map_ports(id, i8254::COUNTERS, Decode::BYTES, 0x40, 4);
+    board.map_ports(id, i8254::SYSTEM_CONTROL, Decode::BYTES, 0x61, 1);
 }
 
 /// While the HPET stands in for them, the PIT and the RTC interrupt nobody (IA-PC HPET 1.0a, 2.3.5).

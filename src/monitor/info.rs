@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use crate::bus::{IoApicRegisters, PicRegisters};
+
 /// Whether a machine runs, and if not, why (QMP's RunState).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RunState {
@@ -248,53 +250,13 @@ pub struct IrqStatistics {
     pub counts: Vec<(u32, u64)>,
 }
 
-/// The state of an interrupt controller.
+/// The state of an interrupt controller, numbered from 0 in its kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum InterruptController {
-    /// An 8259A.
-    Pic(PicState),
+    /// An 8259A; 0 is the master.
+    Pic(u32, PicRegisters),
     /// An I/O APIC.
-    IoApic(IoApicState),
-}
-
-/// The registers of an 8259A.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PicState {
-    /// 0 is the master.
-    pub index: u32,
-    /// Interrupt requests.
-    pub irr: u8,
-    /// Mask.
-    pub imr: u8,
-    /// In service.
-    pub isr: u8,
-    /// The input of highest priority, plus one place.
-    pub priority_add: u8,
-    /// First vector.
-    pub irq_base: u8,
-    /// A read gives ISR.
-    pub read_isr: bool,
-    /// Level-triggered inputs.
-    pub elcr: u8,
-    /// Special fully nested mode.
-    pub special_fully_nested: bool,
-}
-
-/// The registers of an I/O APIC.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct IoApicState {
-    /// From 0.
-    pub index: u32,
-    /// Version register.
-    pub version: u8,
-    /// Id.
-    pub id: u8,
-    /// Register select.
-    pub select: u8,
-    /// Redirection table.
-    pub redirections: Vec<u64>,
-    /// Pending inputs.
-    pub irr: u32,
+    IoApic(u32, IoApicRegisters),
 }
 
 /// A PCI function.

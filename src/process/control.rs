@@ -16,8 +16,8 @@ use crate::machine::{
 use crate::mem::{Backing, RomWrites};
 use crate::monitor::info::{
     AddressSpace, BlockCounters, BlockDevice, BlockStats, CpuDefinition, CpuInfo, CpuPlace, CurrentMachine, FlatNode,
-    FlatView, HotpluggableCpu, InsertedMedium, InterruptController, IoApicState, IrqStatistics, KvmInfo, MachineInfo,
-    MemoryNode, MemorySize, Mouse, PciBar, PciDevice, PicState, QtreeBus, Rom, RunState, VncAddress, VncServer,
+    FlatView, HotpluggableCpu, InsertedMedium, InterruptController, IrqStatistics, KvmInfo, MachineInfo, MemoryNode,
+    MemorySize, Mouse, PciBar, PciDevice, QtreeBus, Rom, RunState, VncAddress, VncServer,
 };
 use crate::monitor::{
     CommandError, CommandResult, Control, DriveName, IfConnected, NewMedium, PortWidth, ReadOnlyMode,
@@ -441,37 +441,26 @@ impl Control for Session {
         let Some(pc) = &self.pc else { return Vec::new() };
         let counts = pc.interrupts.counts();
         let isa = counts.iter().copied().filter(|(input, _)| *input < 16).collect();
+        let (ioapic, pic) = match pc.controllers {
+            None => ("kvm-ioapic", "kvm-i8259"),
+            Some(_) => ("ioapic", "isa-i8259"),
+        };
         vec![
-            IrqStatistics { controller: "kvm-ioapic".to_owned(), counts },
-            IrqStatistics { controller: "kvm-i8259".to_owned(), counts: isa },
+            IrqStatistics { controller: ioapic.to_owned(), counts },
+            IrqStatistics { controller: pic.to_owned(), counts: isa },
         ]
     }
 
     fn interrupt_controllers(&self) -> Vec<InterruptController> {
-        let Some(state) = self.machine.accelerator().irqchip_state() else { return Vec::new() };
-        let ioapic = IoApicState {
-            index: 0,
-            version: 0x11,
-            id: state.ioapic.id,
-            select: state.ioapic.select,
-            redirections: state.ioapic.redirections,
-            irr: state.ioapic.irr,
-        };
+        let own = self.pc.as_ref().and_then(|pc| pc.controllers.as_ref()).map(|chips| chips.state());
+        let Some(state) = own.or_else(|| self.machine.accelerator().irqchip_state()) else { return Vec::new() };
+        let [master, slave] = state.pics;
         // QEMU shows the slave first.
-        let pics = [0u32, 1].into_iter().zip(state.pics).rev().map(|(index, pic)| {
-            InterruptController::Pic(PicState {
-                index,
-                irr: pic.irr,
-                imr: pic.imr,
-                isr: pic.isr,
-                priority_add: pic.priority_add,
-                irq_base: pic.irq_base,
-                read_isr: pic.read_isr,
-                elcr: pic.elcr,
-                special_fully_nested: pic.special_fully_nested,
-            })
-        });
-        std::iter::once(InterruptController::IoApic(ioapic)).chain(pics).collect()
+        vec![
+            InterruptController::IoApic(0, state.ioapic),
+            InterruptController::Pic(1, slave),
+            InterruptController::Pic(0, master),
+        ]
     }
 
     fn pci_devices(&self) -> Vec<PciDevice> {
@@ -600,6 +589,10 @@ impl Control for Session {
     }
 
     fn nmi(&self) -> CommandResult {
+        if let Some(chips) = self.pc.as_ref().and_then(|pc| pc.controllers.as_ref()) {
+            chips.apics.pulse_nmi();
+            return Ok(());
+        }
         let Some(vcpus) = self.machine.vcpus() else { return Err(CommandError::new("machine does not provide NMIs")) };
         for index in 0..vcpus.count() {
             if let Some(Err(error)) = vcpus.with(index, |vcpu| vcpu.inject_nmi()) {

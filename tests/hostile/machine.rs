@@ -1,12 +1,12 @@
 //! A complete machine on an accelerator that executes nothing, with a clock that the test moves.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use dromaius::accel::{AccelError, Accelerator, Exit, IoEvent, Vcpu};
-use dromaius::bus::{Board, GuestBus, LineSink, Width};
+use dromaius::bus::{Board, CpuPins, GuestBus, LineSink, LocalApic, Width};
 use dromaius::chardev::{Chardevs, Hooks, Spec};
 use dromaius::cpu::CpuState;
 use dromaius::event::{Clock, EventLoop};
@@ -16,22 +16,72 @@ use dromaius::options::{self, Parsed, Tables};
 use dromaius::ui::Display;
 use tempfile::TempDir;
 
-/// The levels of the interrupt controllers' inputs.
+/// A processor's inputs as the interrupt controllers drive them.
 #[derive(Default)]
-struct Lines(Mutex<BTreeMap<u32, bool>>);
+pub struct Pins {
+    waiting: AtomicBool,
+    calls: AtomicU32,
+}
 
-impl LineSink for Lines {
-    fn set_level(&self, input: u32, high: bool) {
-        assert!(input < 24, "interrupt {input}");
-        self.0.lock().unwrap().insert(input, high);
+impl Pins {
+    /// Whether an interrupt waits.
+    pub fn waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// NMI, SMI, INIT and start-up interrupts so far.
+    pub fn calls(&self) -> u32 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Executes nothing, and checks every memory map that it is given.
-#[derive(Default)]
-struct Idle {
-    lines: Arc<Lines>,
+impl CpuPins for Pins {
+    fn set_interrupt(&self, waiting: bool) {
+        self.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    fn nmi(&self) {
+        self.count();
+    }
+
+    fn smi(&self) {
+        self.count();
+    }
+
+    fn init(&self) {
+        self.count();
+    }
+
+    fn start_up(&self, _vector: u8) {
+        self.count();
+    }
 }
+
+/// A processor and the APIC that the machine gave it.
+#[derive(Default)]
+pub struct Processor {
+    pub pins: Arc<Pins>,
+    apic: OnceLock<Arc<dyn LocalApic>>,
+}
+
+impl Processor {
+    /// Its local APIC.
+    pub fn apic(&self) -> &dyn LocalApic {
+        &**self.apic.get().unwrap()
+    }
+}
+
+/// Executes nothing, and checks every memory map that it is given. The machine has the interrupt controllers.
+struct Idle {
+    processors: Arc<[Processor; CPUS]>,
+}
+
+/// Processors of the machine.
+pub const CPUS: usize = 2;
 
 fn nothing<T>() -> Result<T, AccelError> {
     Err(AccelError::Unsupported("this accelerator executes nothing".to_owned()))
@@ -61,7 +111,16 @@ impl Accelerator for Idle {
     }
 
     fn irqchip(&self) -> Option<Arc<dyn LineSink>> {
-        Some(Arc::clone(&self.lines) as Arc<dyn LineSink>)
+        None
+    }
+
+    fn cpu_pins(&self, index: u32) -> Option<Arc<dyn CpuPins>> {
+        let processor = self.processors.get(index as usize)?;
+        Some(Arc::clone(&processor.pins) as Arc<dyn CpuPins>)
+    }
+
+    fn attach_local_apic(&self, index: u32, apic: Arc<dyn LocalApic>) {
+        assert!(self.processors[index as usize].apic.set(apic).is_ok(), "attached twice");
     }
 
     fn add_ioevent(&self, _event: IoEvent, _fd: BorrowedFd<'_>) -> Result<(), AccelError> {
@@ -125,6 +184,7 @@ impl Vcpu for IdleVcpu {
 /// A machine with every device that there is.
 pub struct Bench {
     pub built: Built,
+    pub processors: Arc<[Processor; CPUS]>,
     pub clock: Clock,
     event_loop: EventLoop,
     display: Arc<Display>,
@@ -148,7 +208,7 @@ impl Bench {
         assert!(made.unwrap().success());
         let raw = path("a.raw");
         let words = [
-            "qemu-kvm -nodefaults -no-shutdown -display none -vga std -L",
+            "qemu-kvm -nodefaults -no-shutdown -display none -smp 2 -vga std -L",
             folder.path().to_str().unwrap(),
             &format!("-m {memory} -drive file={raw},format=raw,if=ide,index=0 -hdb {disk}"),
             &format!("-cdrom {} -serial null -chardev ringbuf,id=r,size=4096", path("c.iso")),
@@ -170,9 +230,11 @@ impl Bench {
         }
         let display = Arc::new(Display::new());
         let surroundings = Surroundings { handle, chardevs, display: Arc::clone(&display) };
-        let built = machine::build_on(Arc::new(Idle::default()), Vec::new(), &config, &surroundings).unwrap();
+        let processors: Arc<[Processor; CPUS]> = Arc::default();
+        let idle = Arc::new(Idle { processors: Arc::clone(&processors) });
+        let built = machine::build_on(idle, Vec::new(), &config, &surroundings).unwrap();
         built.machine.resume().unwrap();
-        Self { built, clock, event_loop, display, _folder: folder }
+        Self { built, processors, clock, event_loop, display, _folder: folder }
     }
 
     pub fn bus(&self) -> &dyn GuestBus {
@@ -242,6 +304,10 @@ impl Bench {
         }
         lines.extend(board.port_ranges().iter().map(|range| format!("ports {range:x?}")));
         lines.extend(registers(&mut board));
+        drop(board);
+        for processor in self.processors.iter() {
+            lines.push(format!("apic {:x} {:x?}", processor.apic().base(), processor.apic().registers()));
+        }
         lines
     }
 }
@@ -251,11 +317,20 @@ fn registers(board: &mut Board) -> Vec<String> {
     const STEADY: &[u16] = &[
         0x64, 0x92, 0xcf9, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3ff, 0x2f9, 0x2fa, 0x2fb, 0x2fc, 0x2fd, 0x2ff, 0x378,
         0x37a, 0x1f1, 0x1f2, 0x1f3, 0x1f4, 0x1f5, 0x1f6, 0x1f7, 0x171, 0x172, 0x173, 0x174, 0x175, 0x176, 0x177, 0x1ce,
-        0xb2, 0xb3, 0x3cc, 0x3c4, 0x3ce, 0x3d4, 0x08, 0xd0, 0x81, 0x82, 0x83, 0x87,
+        0xb2, 0xb3, 0x21, 0xa1, 0x4d0, 0x4d1, 0x3cc, 0x3c4, 0x3ce, 0x3d4, 0x08, 0xd0, 0x81, 0x82, 0x83, 0x87,
     ];
     let mut lines: Vec<String> =
         STEADY.iter().map(|port| format!("port {port:x}: {:x}", board.port_read(*port, Width::B1))).collect();
     lines.push(format!("port cf8: {:x}", board.port_read(0xcf8, Width::B4)));
+    let mut entries = Vec::new();
+    for register in 0..0x40u8 {
+        let mut word = [0; 4];
+        board.mmio_write(0xfec0_0000, &[register, 0, 0, 0]);
+        board.mmio_read(0xfec0_0010, &mut word);
+        entries.push(u32::from_le_bytes(word));
+    }
+    board.mmio_write(0xfec0_0000, &[0; 4]);
+    lines.push(format!("ioapic {entries:x?}"));
     let mut hpet = [0; 0x160];
     board.mmio_read(0xfed0_0000, &mut hpet[..0xf0]);
     lines.push(format!("hpet {hpet:x?}"));

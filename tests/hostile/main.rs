@@ -2,5 +2,6 @@
 //! these machines executes nothing, and the test does the accesses that a guest would do.
 #![expect(clippy::unwrap_used, reason = "a test panics to fail")]
 
+mod interrupts;
 mod machine;
 mod programs;

@@ -49,7 +49,8 @@ impl Random {
 const LIVELY: &[u16] = &[
     0x1f0, 0x1f1, 0x1f2, 0x1f3, 0x1f4, 0x1f5, 0x1f6, 0x1f7, 0x3f6, 0x170, 0x172, 0x175, 0x176, 0x177, 0x376, 0x3c0,
     0x3c4, 0x3c5, 0x3ce, 0x3cf, 0x3d4, 0x3d5, 0x1ce, 0x1cf, 0x1d0, 0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x2f8, 0x60,
-    0x64, 0x70, 0x71, 0x510, 0x511, 0xcf8, 0xcf9, 0xcfc, 0x92, 0xb2, 0x378, 0x37a, 0xe9, 0x501,
+    0x64, 0x70, 0x71, 0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x40, 0x42, 0x43, 0x61, 0x510, 0x511, 0xcf8, 0xcf9, 0xcfc, 0x92,
+    0xb2, 0x378, 0x37a, 0xe9, 0x501,
 ];
 
 /// Where interesting things are in memory, or are not.
@@ -63,6 +64,7 @@ const PLACES: &[u64] = &[
     0xfd00_0000,
     0xfebf_0000,
     0xfec0_0000,
+    0xfec0_0010,
     0xfed0_0000,
     0xfee0_0000,
     0xfffc_0000,
@@ -224,8 +226,44 @@ impl<'a> Guest<'a> {
         }
     }
 
+    /// A redirection entry of the I/O APIC.
+    fn redirection(&mut self) {
+        let register = u32::try_from(0x10 + self.random.below(0x30)).unwrap();
+        let value = if self.random.below(2) == 0 { self.random.u32() } else { self.random.u32() & 0xffff };
+        self.bus().mmio_write(0xfec0_0000, &register.to_le_bytes());
+        self.bus().mmio_write(0xfec0_0010, &value.to_le_bytes());
+    }
+
+    /// What a processor does to its own APIC.
+    fn local_apic(&mut self) {
+        let processor = &self.bench.processors[usize::try_from(self.random.below(2)).unwrap()];
+        let apic = processor.apic();
+        let (register, value) = (u16::try_from(self.random.below(0x40)).unwrap(), self.random.value());
+        match self.random.below(8) {
+            0..4 => apic.write(register << 4, value),
+            4 => {
+                apic.read(register << 4);
+            }
+            5 => {
+                apic.write_msr(0x800 + u32::from(register), self.random.next());
+                apic.read_msr(0x800 + u32::from(register));
+            }
+            6 if self.random.below(8) == 0 => {
+                apic.set_base(0xfee0_0000 | u64::from(value & 0xf00));
+            }
+            6 => apic.write(0xf0, 0x1ff),
+            _ => {
+                let waits = processor.pins.waiting();
+                assert_eq!(apic.acknowledge().is_some(), waits);
+                apic.write(0xb0, 0);
+            }
+        }
+    }
+
     fn step(&mut self) {
-        match self.random.below(64) {
+        match self.random.below(72) {
+            64..68 => self.local_apic(),
+            68..72 => self.redirection(),
             0..16 => {
                 let (port, width) = (self.port(), self.random.width());
                 self.bus().port_read(port, width);

@@ -3,7 +3,10 @@
 use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_irqchip};
 use kvm_ioctls::VmFd;
 
-use crate::accel::{IoApicRegisters, IrqChipState, PicRegisters};
+use crate::bus::{IoApicRegisters, IrqChipState, PicRegisters};
+
+/// KVM's I/O APIC has no EOI register.
+const VERSION: u8 = 0x11;
 
 /// All of them, if the host tells.
 pub(super) fn state(vm: &VmFd) -> Option<IrqChipState> {
@@ -43,5 +46,5 @@ fn ioapic(vm: &VmFd) -> Option<IoApicRegisters> {
     let redirections = ioapic.redirtbl.iter().map(|entry| unsafe { entry.bits }).collect();
     let select = u8::try_from(ioapic.ioregsel & 0xff).unwrap_or(0);
     let id = u8::try_from(ioapic.id & 0xff).unwrap_or(0);
-    Some(IoApicRegisters { id, select, redirections, irr: ioapic.irr })
+    Some(IoApicRegisters { version: VERSION, id, select, redirections, irr: ioapic.irr })
 }

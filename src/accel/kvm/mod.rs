@@ -33,9 +33,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm as KvmSystem, VmFd};
 
-use crate::bus::LineSink;
-use crate::bus::PostedRange;
-use crate::bus::PostedWrites;
+use crate::bus::{IrqChipState, LineSink, PostedRange, PostedWrites};
 use crate::cpu::{CpuModel, HostCpu};
 use crate::mem::RamRange;
 
@@ -44,7 +42,7 @@ use self::irq::KernelIrqChip;
 use self::kick::Kicker;
 use self::memory::Slots;
 use self::vcpu::KvmVcpu;
-use super::{AccelError, Accelerator, IoEvent, IrqChipState, Vcpu};
+use super::{AccelError, Accelerator, IoEvent, Vcpu};
 
 /// The only version of the interface that there ever was.
 const API_VERSION: i32 = 12;

@@ -1,4 +1,5 @@
 //! Clocks and counters that guests program.
 
 pub mod hpet;
+pub mod i8254;
 pub mod mc146818;

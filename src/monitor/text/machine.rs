@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::bus::IoApicRegisters;
 use crate::monitor::info::{
-    CpuInfo, HotpluggableCpu, InterruptController, IoApicState, IrqStatistics, Mouse, Rom, VncAddress, VncServer,
+    CpuInfo, HotpluggableCpu, InterruptController, IrqStatistics, Mouse, Rom, VncAddress, VncServer,
 };
 
 /// `info cpus`; `current` is the monitor's CPU.
@@ -56,12 +57,12 @@ pub fn interrupt_controllers(controllers: &[InterruptController]) -> String {
     let mut out = String::new();
     for controller in controllers {
         match controller {
-            InterruptController::IoApic(state) => io_apic(&mut out, state),
-            InterruptController::Pic(s) => {
+            InterruptController::IoApic(index, state) => io_apic(&mut out, *index, state),
+            InterruptController::Pic(index, s) => {
                 let _ = writeln!(
                     out,
                     "pic{}: irr={:02x} imr={:02x} isr={:02x} hprio={} irq_base={:02x} rr_sel={} elcr={:02x} fnm={}",
-                    s.index,
+                    index,
                     s.irr,
                     s.imr,
                     s.isr,
@@ -78,10 +79,10 @@ pub fn interrupt_controllers(controllers: &[InterruptController]) -> String {
 }
 
 /// Fields of a redirection entry: 82093AA data sheet, 3.2.4.
-fn io_apic(out: &mut String, s: &IoApicState) {
+fn io_apic(out: &mut String, index: u32, s: &IoApicRegisters) {
     const DELIVERY: [&str; 8] = ["fixed", "lowest", "SMI", "...", "NMI", "INIT", "...", "extINT"];
     const FIRST_REDIRECTION: u8 = 0x10;
-    let _ = write!(out, "ioapic{}: ver=0x{:x} id=0x{:02x} sel=0x{:02x}", s.index, s.version, s.id, s.select);
+    let _ = write!(out, "ioapic{}: ver=0x{:x} id=0x{:02x} sel=0x{:02x}", index, s.version, s.id, s.select);
     if let Some(offset) = s.select.checked_sub(FIRST_REDIRECTION) {
         let _ = write!(out, " (redir[{}])", offset >> 1);
     }
@@ -183,7 +184,7 @@ pub fn vnc_servers(servers: &[VncServer]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::monitor::info::PicState;
+    use crate::bus::PicRegisters;
 
     #[test]
     fn cpus_and_the_current_one() {
@@ -200,10 +201,10 @@ mod tests {
 
     #[test]
     fn interrupt_controllers_look_as_in_qemu() {
-        let apic = IoApicState { version: 0x11, redirections: vec![0x10000, 0xa921], ..IoApicState::default() };
-        let pic = PicState { index: 1, imr: 0xff, irq_base: 8, ..PicState::default() };
+        let apic = IoApicRegisters { version: 0x11, redirections: vec![0x10000, 0xa921], ..IoApicRegisters::default() };
+        let pic = PicRegisters { imr: 0xff, irq_base: 8, ..PicRegisters::default() };
         assert_eq!(
-            interrupt_controllers(&[InterruptController::IoApic(apic), InterruptController::Pic(pic)]),
+            interrupt_controllers(&[InterruptController::IoApic(0, apic), InterruptController::Pic(1, pic)]),
             "\
 ioapic0: ver=0x11 id=0x00 sel=0x00
   pin 0  0x0000000000010000 dest=0 vec=0   active-hi edge  masked fixed  physical

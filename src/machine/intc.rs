@@ -1,0 +1,122 @@
+//! The interrupt controllers of a PC whose accelerator has none in the kernel, and how they are connected.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::accel::Accelerator;
+use crate::bus::{Board, Decode, IrqChipState, LineSink, MsiSink};
+use crate::cpu::CpuModel;
+use crate::event::LoopHandle;
+use crate::hw::intc::i8259::{self, PicPair, PicPorts};
+use crate::hw::intc::ioapic::{self, IoApic, IoApicWindow};
+use crate::hw::intc::lapic::{self, ApicOptions, Apics, MsiWindow};
+
+use super::build::BuildError;
+
+/// The chips, which processors and timers reach without the board lock.
+#[derive(Debug)]
+pub struct Controllers {
+    /// The processors' local APICs.
+    pub apics: Arc<Apics>,
+    /// The I/O APIC.
+    pub ioapic: Arc<IoApic>,
+    pics: Arc<PicPair>,
+}
+
+/// Global system interrupts on their way to both kinds of controllers. The timer's IRQ 0 is on pin 2 of the I/O APIC,
+/// as the MADT says; so is interrupt 2, which the HPET alone can drive.
+struct Lines {
+    pics: Arc<PicPair>,
+    ioapic: Arc<IoApic>,
+    /// Levels of interrupts 0 and 2.
+    pin2: Mutex<u32>,
+}
+
+impl LineSink for Lines {
+    fn set_level(&self, input: u32, high: bool) {
+        if let Ok(irq @ 0..16) = u8::try_from(input) {
+            self.pics.set_irq(irq, high);
+        }
+        if input != 0 && input != 2 {
+            self.ioapic.set_level(input, high);
+            return;
+        }
+        // The pin is driven under the lock, so that two changes at once are not seen in the wrong order.
+        let mut levels = self.pin2.lock().unwrap_or_else(PoisonError::into_inner);
+        let bit = 1 << input;
+        *levels = if high { *levels | bit } else { *levels & !bit };
+        self.ioapic.set_level(2, *levels != 0);
+    }
+}
+
+impl Controllers {
+    /// The chips for the first `cpus` processors of `accelerator`, connected to them and to each other.
+    ///
+    /// # Errors
+    /// The accelerator has no such processor.
+    pub fn new(
+        accelerator: &dyn Accelerator,
+        model: &CpuModel,
+        cpus: u32,
+        handle: &LoopHandle,
+    ) -> Result<Self, BuildError> {
+        let mut processors = Vec::new();
+        for index in 0..cpus {
+            let pins = accelerator.cpu_pins(index).ok_or_else(|| {
+                BuildError::Text(format!(
+                    "accelerator {} has neither interrupt controllers nor inputs for ours",
+                    accelerator.name()
+                ))
+            })?;
+            let options = ApicOptions {
+                id: model.apic_id(index),
+                x2apic: model.features().has("x2apic"),
+                physical_bits: u8::try_from(model.phys_bits()).unwrap_or(52),
+            };
+            processors.push((options, pins));
+        }
+        let apics = Apics::new(handle, processors);
+        let ioapic = IoApic::new(Arc::clone(&apics) as Arc<dyn MsiSink>);
+        let intr = Arc::clone(&apics);
+        let pics = PicPair::new(Box::new(move |high| intr.set_intr(high)));
+        // Weak: the other chips hold the APICs.
+        let (to_ioapic, to_pics) = (Arc::downgrade(&ioapic), Arc::downgrade(&pics));
+        apics.connect(
+            Box::new(move |vector| {
+                if let Some(ioapic) = to_ioapic.upgrade() {
+                    ioapic.end_of_interrupt(vector);
+                }
+            }),
+            Box::new(move || to_pics.upgrade()?.acknowledge()),
+        );
+        accelerator.attach_clock(handle.clock());
+        for index in 0..cpus {
+            accelerator.attach_local_apic(index, apics.local(index as usize));
+        }
+        Ok(Self { apics, ioapic, pics })
+    }
+
+    /// Takes global system interrupts.
+    #[must_use]
+    pub fn lines(&self) -> Arc<dyn LineSink> {
+        Arc::new(Lines { pics: Arc::clone(&self.pics), ioapic: Arc::clone(&self.ioapic), pin2: Mutex::new(0) })
+    }
+
+    /// Puts the registers on the board.
+    pub fn map(&self, board: &mut Board, priority: i32) {
+        let apics = board.add("apic-msi", MsiWindow::new(Arc::clone(&self.apics)));
+        let (base, len) = (lapic::MSI_BASE, lapic::MSI_LEN);
+        board.map_mmio(apics.id(), lapic::MSI_WINDOW, Decode::DWORDS, base, len, priority);
+        let pics = board.add("pic", PicPorts::new(Arc::clone(&self.pics)));
+        board.map_ports(pics.id(), i8259::MASTER, Decode::BYTES, 0x20, 2);
+        board.map_ports(pics.id(), i8259::SLAVE, Decode::BYTES, 0xa0, 2);
+        board.map_ports(pics.id(), i8259::ELCR, Decode::BYTES, 0x4d0, 2);
+        let window = board.add("ioapic", IoApicWindow::new(Arc::clone(&self.ioapic)));
+        board.map_mmio(window.id(), ioapic::REGISTERS, Decode::DWORDS, ioapic::BASE, ioapic::LEN, priority);
+    }
+
+    /// The registers of the 8259s and the I/O APIC.
+    #[must_use]
+    pub fn state(&self) -> IrqChipState {
+        IrqChipState { pics: self.pics.registers(), ioapic: self.ioapic.registers() }
+    }
+}
