@@ -28,6 +28,8 @@ fn undefined(cpu: &mut Cpu, _op: &Op) -> Step {
 pub fn number(register: Register) -> u8 {
     match register {
         Register::AH | Register::CH | Register::DH | Register::BH => (register as u8 - Register::AH as u8) | HIGH_BYTE,
+        // iced numbers byte registers with AH to BH among them.
+        _ if register.is_gpr8() => u8::try_from(register.full_register().number()).unwrap_or(0),
         _ => u8::try_from(register.number()).unwrap_or(0),
     }
 }
