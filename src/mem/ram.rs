@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use vm_memory::bitmap::BS;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory, VolatileSlice};
 
+use super::code::{self, CodeState};
 use super::dirty::DirtyPages;
 
 /// A block of host memory that a guest can see: RAM, a ROM, or a display's memory.
@@ -19,6 +20,8 @@ pub struct RamBlock {
     region: MmapRegion,
     dirty: DirtyPages,
     log_dirty: bool,
+    /// Made when a software CPU first uses the block.
+    code: OnceLock<&'static [CodeState]>,
 }
 
 impl fmt::Debug for RamBlock {
@@ -51,7 +54,8 @@ impl RamBlock {
                 MmapRegionError::Mmap(error) => error,
                 other => io::Error::new(io::ErrorKind::OutOfMemory, other),
             })?;
-        Ok(Arc::new(Self { name: name.to_owned(), region, dirty: DirtyPages::new(len), log_dirty }))
+        let dirty = DirtyPages::new(len);
+        Ok(Arc::new(Self { name: name.to_owned(), region, dirty, log_dirty, code: OnceLock::new() }))
     }
 
     /// Asks the host for huge pages; a hint, and worth it for system RAM only.
@@ -113,6 +117,13 @@ impl RamBlock {
         self.log_dirty
     }
 
+    /// Which parts of each page hold code that a software CPU decoded. From the first call on, writes through this type
+    /// look after it.
+    #[must_use]
+    pub fn code(&self) -> &'static [CodeState] {
+        self.code.get_or_init(|| code::states(self.len()))
+    }
+
     fn slice(&self, offset: u64, len: usize) -> Option<VolatileSlice<'_, BS<'_, ()>>> {
         self.region.get_slice(usize::try_from(offset).ok()?, len).ok()
     }
@@ -134,6 +145,9 @@ impl RamBlock {
             slice.copy_from(&buf[..inside]);
             if self.log_dirty {
                 self.dirty.mark(offset, inside as u64);
+            }
+            if let Some(states) = self.code.get() {
+                code::device_wrote(states, offset, inside as u64);
             }
         }
     }

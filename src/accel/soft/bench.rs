@@ -31,7 +31,7 @@ impl Bench {
         let ram = RamBlock::anonymous("test", Self::RAM).unwrap();
         let range = RamRange { gpa: 0, len: Self::RAM, block: Arc::clone(&ram), offset: 0, read_only: false };
         let mut cpu = Cpu::new(0, cpu_model(model), Clock::manual());
-        cpu.mmu.map = Arc::new(PhysicalMap { ranges: vec![range] });
+        cpu.attach_memory(Arc::new(PhysicalMap::new(&[range]).unwrap()));
         Self { cpu, ram }
     }
 

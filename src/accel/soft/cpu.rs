@@ -494,6 +494,7 @@ impl Cpu {
         for number in 0..6 {
             self.segment_changed(number);
         }
+        self.memory_mode_changed();
     }
 
     /// Recomputes how accesses through segment register `number` are checked, after its hidden part changed.
@@ -538,6 +539,7 @@ impl Cpu {
     pub fn set_rflags(&mut self, value: u64) {
         self.status = Status::from_rflags(value);
         self.flags = value & !rflags::STATUS | rflags::ONE;
+        self.rights_changed();
     }
 
     /// A byte register by its number, with [`HIGH_BYTE`].
