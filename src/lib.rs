@@ -34,5 +34,8 @@ pub mod machine;
 pub mod monitor;
 pub mod options;
 
-// Layer 8: the process.
+// Layer 8: the debugger's server, which offers the monitor.
+pub mod gdb;
+
+// Layer 9: the process.
 pub mod process;

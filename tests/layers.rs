@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["hw", "accel", "img"],
     &["machine"],
     &["monitor", "options"],
+    &["gdb"],
     &["process"],
 ];
 

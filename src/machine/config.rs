@@ -55,6 +55,8 @@ pub struct Config {
     pub debugcon: Option<String>,
     /// `-monitor`, `-qmp`, `-mon`.
     pub monitors: Vec<MonitorSpec>,
+    /// `-gdb`, `-s`.
+    pub gdb: Option<GdbSpec>,
     /// `-vga`.
     pub vga: VgaKind,
     /// `-display`, `-vnc`, `-nographic`.
@@ -353,6 +355,15 @@ pub struct ChardevSpec {
     /// `logappend=`.
     pub logappend: bool,
     /// The option as typed ("-drive file=x"), for messages; empty for a default.
+    pub origin: String,
+}
+
+/// Where a debugger connects.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct GdbSpec {
+    /// The chardev's id.
+    pub chardev: String,
+    /// The option as typed, for messages.
     pub origin: String,
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::accel::Accelerator;
+use crate::accel::{Accelerator, DebugStop};
 use crate::bus::{BoardCell, PowerRequest, Reset};
 use crate::event::{Clock, LoopHandle};
 use crate::hw::ide::IoFault;
@@ -156,6 +156,15 @@ pub enum ControlError {
     NotSuspended,
 }
 
+/// What machine time does while a debugger runs the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MachineTime {
+    /// It passes.
+    Passes,
+    /// It stands still: no timer expires.
+    StandsStill,
+}
+
 /// What a machine is made of.
 pub struct Parts {
     /// The main loop.
@@ -187,6 +196,7 @@ pub struct Machine {
     parts: Parts,
     vcpus: OnceLock<Vcpus>,
     state: Mutex<RunState>,
+    debug_stop: Mutex<Option<(u32, DebugStop)>>,
     listeners: Mutex<Vec<EventListener>>,
     exit_status: AtomicU8,
     ending: AtomicBool,
@@ -212,6 +222,7 @@ impl Machine {
             parts,
             vcpus: OnceLock::new(),
             state: Mutex::new(RunState::Prelaunch),
+            debug_stop: Mutex::new(None),
             listeners: Mutex::default(),
             exit_status: AtomicU8::new(0),
             ending: AtomicBool::new(false),
@@ -315,7 +326,7 @@ impl Machine {
     pub fn vcpu_event(&self, index: u32, event: VcpuEvent) {
         self.post(move |machine| match event {
             VcpuEvent::Shutdown => machine.reset(Cause::GuestReset),
-            VcpuEvent::Debug(_) => machine.stop_as(RunState::Debug),
+            VcpuEvent::Debug(stop) => machine.stop_for_debugger(index, stop),
             VcpuEvent::Failed(text) => machine.fail(index, &text),
         });
     }
@@ -345,15 +356,58 @@ impl Machine {
         Ok(())
     }
 
+    /// Runs the machine for a debugger: only the vCPUs whose place in `which` says so, and with machine time standing
+    /// still if it wants to see one step without the timers' interrupts.
+    ///
+    /// # Errors
+    /// As [`Machine::resume`], and a machine that is suspended has nothing to run.
+    pub fn resume_for_debugger(&self, which: &[bool], time: MachineTime) -> Result<(), ControlError> {
+        match self.state() {
+            RunState::Running => return Ok(()),
+            RunState::Shutdown | RunState::InternalError | RunState::GuestPanicked | RunState::Suspended => {
+                return Err(ControlError::ResetRequired);
+            }
+            _ => {}
+        }
+        self.start_running(time);
+        if let Some(vcpus) = self.vcpus.get() {
+            vcpus.resume_some(which);
+        }
+        self.emit(&MachineEvent::Resume);
+        Ok(())
+    }
+
     fn run(&self) {
-        (self.parts.before_resume)();
-        *lock(&self.state) = RunState::Running;
-        self.parts.accelerator.machine_started();
-        self.parts.clock.start();
-        self.parts.handle.wake();
+        self.start_running(MachineTime::Passes);
         if let Some(vcpus) = self.vcpus.get() {
             vcpus.resume();
         }
+    }
+
+    fn start_running(&self, time: MachineTime) {
+        (self.parts.before_resume)();
+        *lock(&self.debug_stop) = None;
+        *lock(&self.state) = RunState::Running;
+        if time == MachineTime::Passes {
+            self.parts.accelerator.machine_started();
+            self.parts.clock.start();
+        }
+        self.parts.handle.wake();
+    }
+
+    fn stop_for_debugger(&self, index: u32, stop: DebugStop) {
+        if self.state() != RunState::Running {
+            return;
+        }
+        // Before the stop's listeners, who ask for it.
+        *lock(&self.debug_stop) = Some((index, stop));
+        self.stop_as(RunState::Debug);
+    }
+
+    /// The vCPU that stopped for its debugger, and why, until the machine runs again.
+    #[must_use]
+    pub fn debug_stop(&self) -> Option<(u32, DebugStop)> {
+        *lock(&self.debug_stop)
     }
 
     /// Stops the machine; disks are flushed. No effect if it does not run.

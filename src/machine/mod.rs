@@ -22,7 +22,7 @@ mod vcpu;
 
 pub use assemble::Assembled;
 pub use build::{BuildError, Built, Surroundings, build, build_on};
-pub use control::{Cause, ControlError, EventListener, Machine, MachineEvent, Parts, RunState};
+pub use control::{Cause, ControlError, EventListener, Machine, MachineEvent, MachineTime, Parts, RunState};
 pub use devices::{Placed, PlacedDevice, PlacedDrive};
 pub use drives::{Drive, Drives, open_another};
 pub use flash::PlacedFlash;

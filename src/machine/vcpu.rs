@@ -128,7 +128,13 @@ impl Vcpus {
 
     /// Lets all vCPUs run.
     pub fn resume(&self) {
-        for handle in self.lock().iter() {
+        self.resume_some(&vec![true; self.count as usize]);
+    }
+
+    /// Lets those vCPUs run whose place in `which` says so; the others stay as they are.
+    pub fn resume_some(&self, which: &[bool]) {
+        let handles = self.lock();
+        for (handle, _) in handles.iter().zip(which).filter(|(_, runs)| **runs) {
             let mut state = handle.control.lock();
             state.run = true;
             state.stopped = false;

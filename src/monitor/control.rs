@@ -254,6 +254,8 @@ pub trait Control: Send + Sync {
     /// "Invalid boot device 'x'", "Boot device 'x' was given twice", "no function defined to set boot device list for
     /// this architecture".
     fn boot_set(&self, order: &str) -> CommandResult;
+    /// `gdbserver`: serves debuggers on a device from now on, or no more ("none"). Returns QEMU's lines.
+    fn gdb_server(&self, device: &str) -> String;
     /// `log`: which items are logged from now on ("none", or a list with commas).
     ///
     /// # Errors

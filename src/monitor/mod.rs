@@ -23,4 +23,5 @@ pub mod version;
 pub use control::{
     CommandError, CommandResult, Control, DriveName, ErrorClass, IfConnected, NewMedium, PortWidth, ReadOnlyMode,
 };
+pub use outbox::Outbox;
 pub use sessions::{Mode, Monitors};

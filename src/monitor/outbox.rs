@@ -13,7 +13,7 @@ struct State {
 }
 
 /// Bytes that wait for the device to take them.
-pub(super) struct Outbox {
+pub struct Outbox {
     handle: CharHandle,
     state: Mutex<State>,
 }
@@ -25,7 +25,9 @@ impl fmt::Debug for Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(handle: CharHandle) -> Self {
+    /// Nothing waits yet.
+    #[must_use]
+    pub fn new(handle: CharHandle) -> Self {
         Self { handle, state: Mutex::new(State { pending: VecDeque::new(), held: false }) }
     }
 
@@ -34,35 +36,45 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many bytes wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.lock().pending.len()
     }
 
-    pub(super) fn push(&self, bytes: &[u8]) {
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes, now or when there is room.
+    pub fn push(&self, bytes: &[u8]) {
         let mut state = self.lock();
         state.pending.extend(bytes);
         self.write(&mut state);
     }
 
     /// The device has room again.
-    pub(super) fn flush(&self) {
+    pub fn flush(&self) {
         let mut state = self.lock();
         self.write(&mut state);
     }
 
-    pub(super) fn hold(&self, held: bool) {
+    /// Keeps output back, or lets it go.
+    pub fn hold(&self, held: bool) {
         let mut state = self.lock();
         state.held = held;
         self.write(&mut state);
     }
 
     /// The connection is gone, and with it what it did not take.
-    pub(super) fn clear(&self) {
+    pub fn clear(&self) {
         self.lock().pending.clear();
     }
 
     /// The session takes input again.
-    pub(super) fn accept_input(&self) {
+    pub fn accept_input(&self) {
         self.handle.accept_input();
     }
 

@@ -213,6 +213,9 @@ impl Control for Sample {
             _ => Err(CommandError::new(format!("Invalid boot device '{order}'"))),
         }
     }
+    fn gdb_server(&self, device: &str) -> String {
+        format!("Waiting for gdb connection on device '{device}'\n")
+    }
     fn set_log_items(&self, items: &str) -> CommandResult {
         if items == "none" { Ok(()) } else { Err(CommandError::new("unknown")) }
     }

@@ -15,6 +15,7 @@ mod device;
 mod display;
 mod drive;
 mod firmware;
+mod gdb;
 mod help;
 mod lists;
 mod logging;
@@ -39,6 +40,7 @@ use crate::machine::config::Config;
 use low::Low;
 use stop::{Origin, Stop};
 
+pub use gdb::{CHARDEV as GDB_CHARDEV, DEFAULT_DEVICE as GDB_DEVICE, NO_CHARDEV as GDB_NO_CHARDEV, gdb_chardev};
 pub use help::{QEMU_VERSION, version};
 pub use machine::machine_types;
 pub use tables::{CpuModelInfo, DeviceInfo, PropertyInfo, Tables};

@@ -2,7 +2,7 @@
 
 use super::low::Low;
 use super::stop::{Step, Stop};
-use super::{blockdev, boot, chardev, device, display, drive, logging, machine, memory, monitor, smp};
+use super::{blockdev, boot, chardev, device, display, drive, gdb, logging, machine, memory, monitor, smp};
 use crate::machine::config::Config;
 
 /// CPUs that the PC's firmware tables and APIC identifiers reach.
@@ -32,6 +32,7 @@ pub(super) fn resolve(low: &mut Low<'_>) -> Step<Config> {
     default_ports(low, found.is_pc())?;
     chardev::connect_ports(low)?;
     monitor::check(low)?;
+    gdb::check(low)?;
     low.config.monitors = low.monitors.clone();
     blockdev::check(low)?;
     drive::resolve(low, found.is_pc())?;

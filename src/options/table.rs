@@ -4,8 +4,8 @@ use super::help;
 use super::low::Low;
 use super::stop::{Origin, Step, Stop};
 use super::{
-    blockdev, boot, chardev, device, display, drive, firmware, logging, machine, memory, monitor, process, readconfig,
-    smp,
+    blockdev, boot, chardev, device, display, drive, firmware, gdb, logging, machine, memory, monitor, process,
+    readconfig, smp,
 };
 use crate::keyval::nearest;
 
@@ -204,6 +204,8 @@ const PROCESS: &[Row] = &[
     row("readconfig", "FILE", "read options from a file", readconfig::read),
     row("msg", "[timestamp=on|off][,guest-name=on|off]", "what messages start with", logging::read_msg),
     row("d", "ITEM[,ITEM...]", "what to log ('-d help' lists the items)", logging::read_items),
+    row("gdb", "DEVICE", "serve gdb there: tcp:[HOST]:PORT, stdio, any -chardev address, or none", gdb::read_gdb),
+    row("s", "", "same as -gdb tcp::1234", gdb::read_s),
     row("D", "FILE", "where the log goes; standard error without this option", logging::read_file),
     row(
         "trace",
@@ -239,8 +241,6 @@ const REFUSED: &[Row] = &[
     refused("dtb", "x"),
     refused("compat", "x"),
     refused("preconfig", ""),
-    refused("gdb", "x"),
-    refused("s", ""),
     refused("dfilter", "x"),
     refused("seed", "x"),
     refused("xen-domid", "x"),

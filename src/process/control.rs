@@ -1,6 +1,6 @@
 //! What monitors ask of the machine, answered from its parts.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use crate::block::{Format, Image, Stats};
@@ -26,6 +26,8 @@ use crate::trace;
 use crate::ui::vnc;
 use crate::ui::{Display, InputEvent};
 
+use super::debugger::Debugger;
+
 /// A machine and everything around it that monitors may ask for.
 pub struct Session {
     /// The machine.
@@ -40,6 +42,8 @@ pub struct Session {
     pub display: Arc<Display>,
     /// Its VNC servers, once they run.
     pub servers: OnceLock<Vec<Arc<vnc::Server>>>,
+    /// The gdb server, once there can be one.
+    pub(super) debugger: OnceLock<Weak<Debugger>>,
     /// What it was built from.
     pub config: Config,
 }
@@ -659,6 +663,11 @@ impl Control for Session {
         let order = if order.is_empty() { effective_order(&self.config.boot, false) } else { order };
         pc.pc.set_boot_order(&mut self.machine.board().lock(), order);
         Ok(())
+    }
+
+    fn gdb_server(&self, device: &str) -> String {
+        let debugger = self.debugger.get().and_then(Weak::upgrade);
+        debugger.map_or_else(String::new, |debugger| debugger.serve(device))
     }
 
     fn set_log_items(&self, items: &str) -> CommandResult {

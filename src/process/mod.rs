@@ -2,6 +2,7 @@
 
 mod background;
 mod control;
+mod debugger;
 mod qtree;
 mod start;
 

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::background::{self, PidFile};
 use super::control::Session;
-use crate::chardev::{CharOutput, Chardevs, Hooks, MuxKeys, Spec, VcRequest};
+use super::debugger::{self, Debugger};
+use crate::chardev::{CharOutput, Chardevs, Hooks, MuxKeys, VcRequest};
 use crate::event::{Clock, EventLoop, Interest, LoopHandle};
 use crate::host::reason;
 use crate::host::signal::{SignalFd, TERMINATION};
-use crate::machine::config::{Config, DisplaySpec, VncSpec};
+use crate::machine::config::{Config, DisplaySpec, GdbSpec, VncSpec};
 use crate::machine::{self, BuildError, Built, Cause, Machine, Surroundings};
 use crate::monitor::{Control, Mode, Monitors};
-use crate::options::Tables;
+use crate::options::{self, Tables};
 use crate::trace;
 use crate::ui::keymap::Keymap;
 use crate::ui::text::{TextConsole, TextSize};
@@ -100,9 +101,11 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         chardevs: Arc::clone(&chardevs),
         display: Arc::clone(&surroundings.display),
         servers: OnceLock::new(),
+        debugger: OnceLock::new(),
         config: config.clone(),
     });
     let monitors = open_monitors(config, &handle, &session)?;
+    let debugger = open_debugger(config, &handle, &session, &monitors)?;
     let ticker = DisplayTicker::new(&handle, &surroundings.display);
     let servers = start_displays(config, &handle, &surroundings.display, &monitors)?;
     // Only this call ever sets it.
@@ -119,6 +122,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     event_loop.run().map_err(host("main loop"))?;
     machine.finish();
     drop(signals);
+    drop(debugger);
     drop(ticker);
     for server in servers {
         server.stop();
@@ -153,6 +157,30 @@ fn open_monitors(config: &Config, handle: &LoopHandle, session: &Arc<Session>) -
     Ok(monitors)
 }
 
+/// Two lines, as QEMU has them.
+fn gdb_error(gdb: &GdbSpec, text: &str) -> BuildError {
+    let first = machine::message(&BuildError::option(&gdb.origin, text).to_string());
+    eprintln!("{first}");
+    BuildError::option(&gdb.origin, options::GDB_NO_CHARDEV)
+}
+
+/// The server of `-gdb`, and the means for the monitor's `gdbserver`.
+fn open_debugger(
+    config: &Config,
+    handle: &LoopHandle,
+    session: &Arc<Session>,
+    monitors: &Monitors,
+) -> Result<Arc<Debugger>, StartError> {
+    let environment = monitors.environment().clone();
+    let debugger = Debugger::new(&session.machine, &session.chardevs, environment, handle.clone());
+    // Only this call ever sets it.
+    let _ = session.debugger.set(Arc::downgrade(&debugger));
+    if let Some(gdb) = &config.gdb {
+        debugger.attach(&gdb.chardev).map_err(|error| gdb_error(gdb, &error.to_string()))?;
+    }
+    Ok(debugger)
+}
+
 fn open_chardevs(
     config: &Config,
     handle: &LoopHandle,
@@ -174,15 +202,11 @@ fn open_chardevs(
     };
     let chardevs = Chardevs::new(handle.clone(), hooks);
     for spec in &config.chardevs {
-        let chardev = Spec {
-            id: spec.id.clone(),
-            backend: spec.backend.clone(),
-            options: spec.options.clone(),
-            mux: spec.mux,
-            logfile: spec.logfile.clone(),
-            logappend: spec.logappend,
-        };
-        chardevs.open(&chardev).map_err(|error| BuildError::option(&spec.origin, error.to_string()))?;
+        let opened = chardevs.open(&debugger::chardev(spec));
+        opened.map_err(|error| match &config.gdb {
+            Some(gdb) if gdb.chardev == spec.id && gdb.origin == spec.origin => gdb_error(gdb, &error.to_string()),
+            _ => BuildError::option(&spec.origin, error.to_string()),
+        })?;
     }
     Ok(chardevs)
 }

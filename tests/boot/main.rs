@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod crash;
+mod debugger;
 mod grub;
 mod guests;
 mod hostile;
@@ -12,5 +13,6 @@ mod monitor;
 mod pictures;
 mod process;
 mod rfb;
+mod rsp;
 mod screen;
 mod typing;

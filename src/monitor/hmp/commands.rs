@@ -307,6 +307,13 @@ pub(super) fn log(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
     Ok(())
 }
 
+pub(super) fn gdbserver(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
+    let device = args.optional_text("device").unwrap_or("tcp::1234");
+    let text = hmp.control().gdb_server(device);
+    hmp.print(text);
+    Ok(())
+}
+
 pub(super) fn logfile(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
     // The message stands alone, without "Error: ".
     if let Err(error) = hmp.control().set_log_file(args.text("filename")) {

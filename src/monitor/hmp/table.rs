@@ -164,6 +164,13 @@ pub static COMMANDS: &[Command] = &[
         run::expire_password,
     ),
     Command::new(
+        "gdbserver",
+        "[device]",
+        "start gdbserver on given device (default 'tcp::1234'), stop with 'none'",
+        &[arg("device", Kind::OptionalText)],
+        run::gdbserver,
+    ),
+    Command::new(
         "gva2gpa",
         "addr",
         "print the guest physical address corresponding to a guest virtual address",
