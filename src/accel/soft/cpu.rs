@@ -433,6 +433,7 @@ impl Cpu {
     pub fn reset(&mut self) {
         let state = CpuState::power_on(self.model.signature());
         self.load_registers(&state);
+        self.reset_system();
         self.activity = if self.index == 0 { Activity::Running } else { Activity::WaitForStartUp };
     }
 

@@ -1,14 +1,11 @@
 //! One instruction at a time, with all that can happen around it: breakpoints, single stepping, interrupt shadows.
 
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 
 use super::super::cpu::{Cpu, Exception, Fault, Flow, Step, rflags, segment};
 use super::super::op::BLOCK_START;
 use super::lower;
 use crate::cpu::Mode;
-
-/// Bits of DR6 (SDM volume 3, 17.2.3).
-const DR6_BS: u64 = 1 << 14;
 
 /// What was found at the instruction pointer.
 pub struct Decoded {
@@ -33,7 +30,7 @@ impl Cpu {
     /// The exception that it raised, in [`Cpu::exception`].
     pub fn try_step(&mut self) -> Step {
         let linear = self.segments[segment::CS].base.wrapping_add(self.rip) & self.linear_mask;
-        self.check_breakpoints(linear)?;
+        self.debug_before(linear)?;
         let (shadow, trap) = (self.shadow, self.flags & rflags::TF != 0);
         let decoded = self.decode_at(linear)?;
         self.flags &= !rflags::RF;
@@ -46,29 +43,8 @@ impl Cpu {
             Flow::Jump | Flow::Again => {}
         }
         self.executed += 1;
-        // MOV SS also holds the trap back, but not a second time in a row.
-        let held_back = self.shadow & 1 != 0 && shadow & 1 == 0;
-        if trap && !held_back && !clears_trap(&decoded.instruction) {
-            return Err(self.raise(Exception { payload: DR6_BS, ..Exception::DB }));
-        }
+        self.debug_after(trap, shadow)?;
         Ok(flow)
-    }
-
-    /// Instruction breakpoints of DR7 (SDM volume 3, 17.2.4), reported before the instruction.
-    #[inline]
-    fn check_breakpoints(&mut self, linear: u64) -> Result<(), Fault> {
-        if self.dr[7] & 0xff == 0 || self.flags & rflags::RF != 0 || self.shadow & 1 != 0 {
-            return Ok(());
-        }
-        let hits = (0..4).filter(|&number| self.breaks_on_execution(number, linear));
-        let hits = hits.fold(0, |bits, number| bits | 1 << number);
-        if hits == 0 { Ok(()) } else { Err(self.raise(Exception { payload: hits, ..Exception::DB })) }
-    }
-
-    fn breaks_on_execution(&self, number: usize, linear: u64) -> bool {
-        let enabled = self.dr[7] >> (2 * number) & 3 != 0;
-        let kind = self.dr[7] >> (16 + 4 * number) & 3;
-        enabled && kind == 0 && self.dr[number] == linear
     }
 
     /// Fetches and decodes the instruction at a linear address, which is that of [`Cpu::rip`].
@@ -102,12 +78,4 @@ impl Cpu {
         let limit = u64::from(self.segments[segment::CS].loaded.limit);
         (limit + 1).saturating_sub(self.rip) as usize
     }
-}
-
-/// Whether an instruction goes to a handler with TF clear, so that there is no trap after it.
-fn clears_trap(instruction: &Instruction) -> bool {
-    matches!(
-        instruction.mnemonic(),
-        Mnemonic::Int | Mnemonic::Int1 | Mnemonic::Int3 | Mnemonic::Into | Mnemonic::Syscall | Mnemonic::Sysenter
-    )
 }
