@@ -21,6 +21,11 @@ pub fn has_kvm() -> bool {
     opened.is_ok()
 }
 
+/// The program under test: `DROMAIUS_TEST_QEMU`, or the binary that was built with the tests.
+pub fn program() -> PathBuf {
+    std::env::var_os("DROMAIUS_TEST_QEMU").unwrap_or_else(|| env!("CARGO_BIN_EXE_qemu-kvm").into()).into()
+}
+
 /// Waits until `done` gives a value. Panics with `what` when that takes too long.
 pub fn wait_for<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
@@ -65,7 +70,7 @@ impl Folder {
 
     /// Starts a machine whose files are in this folder. Its output goes to `stdout` and `stderr` there.
     pub fn start<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Machine<'_> {
-        let child = Command::new(env!("CARGO_BIN_EXE_qemu-kvm"))
+        let child = Command::new(program())
             .args(args)
             .current_dir(self.0.path())
             .stdin(Stdio::null())
