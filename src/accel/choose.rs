@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use super::kvm::IrqChip;
 use super::{AccelError, Accelerator, kvm};
 
 /// The answer to `-accel help`.
@@ -63,7 +64,7 @@ pub fn choose(requests: &[AccelRequest]) -> Result<Chosen, AccelError> {
 }
 
 fn choose_default(cpuinfo: &str) -> Result<Chosen, AccelError> {
-    let (kvm, mut warnings) = kvm::open()?;
+    let (kvm, mut warnings) = kvm::open(IrqChip::On)?;
     if virtualization_flag(cpuinfo).is_none() {
         warnings.insert(
             0,
@@ -78,8 +79,8 @@ fn choose_default(cpuinfo: &str) -> Result<Chosen, AccelError> {
 fn open(request: &AccelRequest) -> Result<(Arc<dyn Accelerator>, Vec<String>), AccelError> {
     match request.name.as_str() {
         "kvm" => {
-            check_kvm_properties(&request.properties)?;
-            let (kvm, warnings) = kvm::open()?;
+            let irqchip = kvm_properties(&request.properties)?;
+            let (kvm, warnings) = kvm::open(irqchip)?;
             Ok((Arc::new(kvm), warnings))
         }
         name if OTHERS.contains(&name) => {
@@ -89,19 +90,17 @@ fn open(request: &AccelRequest) -> Result<(Arc<dyn Accelerator>, Vec<String>), A
     }
 }
 
-/// QEMU's properties of its KVM accelerator.
-fn check_kvm_properties(properties: &[(String, String)]) -> Result<(), AccelError> {
+/// QEMU's properties of its KVM accelerator: which interrupt controllers the kernel is to have.
+fn kvm_properties(properties: &[(String, String)]) -> Result<IrqChip, AccelError> {
+    let mut irqchip = IrqChip::On;
     for (name, value) in properties {
         let works = match name.as_str() {
-            "kernel-irqchip" => match value.as_str() {
-                "on" => true,
-                "off" | "split" => false,
-                _ => {
-                    return Err(AccelError::Unsupported(format!(
-                        "Parameter 'kernel-irqchip' does not accept value '{value}'"
-                    )));
-                }
-            },
+            "kernel-irqchip" => {
+                irqchip = IrqChip::named(value).ok_or_else(|| {
+                    AccelError::Unsupported(format!("Parameter 'kernel-irqchip' does not accept value '{value}'"))
+                })?;
+                true
+            }
             "dirty-ring-size" => value == "0",
             "kvm-shadow-mem"
             | "notify-vmexit"
@@ -118,7 +117,7 @@ fn check_kvm_properties(properties: &[(String, String)]) -> Result<(), AccelErro
             return Err(AccelError::Unsupported(format!("-accel kvm,{name}={value} is not supported by this version")));
         }
     }
-    Ok(())
+    Ok(irqchip)
 }
 
 #[cfg(test)]
@@ -152,8 +151,8 @@ mod tests {
     #[test]
     fn a_property_that_does_not_work_is_refused_by_name() {
         assert_eq!(
-            refusal(&[request("kvm", &[("kernel-irqchip", "split")])]),
-            "-accel kvm,kernel-irqchip=split is not supported by this version"
+            refusal(&[request("kvm", &[("notify-vmexit", "run")])]),
+            "-accel kvm,notify-vmexit=run is not supported by this version"
         );
     }
 

@@ -9,7 +9,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::bus::{CpuPins, GuestBus, IrqChipState, LineSink, LocalApic, PostedRange, PostedWrites};
+use crate::bus::{
+    Acknowledge, CpuPins, EoiSink, GuestBus, IrqChipState, LineSink, LocalApic, MsiSink, PostedRange, PostedWrites,
+};
 use crate::cpu::{CpuModel, CpuState, HostCpu};
 use crate::event::Clock;
 use crate::mem::RamRange;
@@ -131,6 +133,16 @@ pub trait Accelerator: Send + Sync {
 
     /// The local APIC of vCPU `index`. Called before the vCPU is made, where the machine emulates the local APICs.
     fn attach_local_apic(&self, _index: u32, _apic: Arc<dyn LocalApic>) {}
+
+    /// The local APICs, where they alone are in the kernel: the machine emulates the 8259s and the I/O APIC, which sends
+    /// its interrupts there, and INTR goes to the pins of vCPU 0. `None` with [`Accelerator::irqchip`] `None`: the
+    /// machine emulates the local APICs too.
+    fn msi_sink(&self) -> Option<Arc<dyn MsiSink>> {
+        None
+    }
+
+    /// What such local APICs need of the machine's chips. Called before the first vCPU is made.
+    fn attach_io_controllers(&self, _eoi: EoiSink, _acknowledge: Acknowledge) {}
 
     /// Machine time, which the guest's time-stamp counters follow. Called before the first vCPU is made; accelerators
     /// with a time-stamp counter of their own ignore it.

@@ -54,4 +54,13 @@ pub trait LocalApic: Send + Sync {
 pub trait MsiSink: Send + Sync {
     /// A write of `data` to `address`.
     fn send(&self, address: u64, data: u32);
+    /// The level-triggered inputs of the I/O APIC now send these messages (address and data, by input): local APICs in
+    /// the kernel must know whose EOIs to report.
+    fn set_level_routes(&self, _routes: &[Option<(u64, u32)>]) {}
 }
+
+/// Told a level-triggered vector that a processor ended. A leaf, as all here.
+pub type EoiSink = Box<dyn Fn(u8) + Send + Sync>;
+
+/// The acknowledge cycle of an external interrupt: its vector, if one still waits.
+pub type Acknowledge = Box<dyn Fn() -> Option<u8> + Send + Sync>;

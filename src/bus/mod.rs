@@ -10,7 +10,7 @@ mod ports;
 mod posted;
 mod wire;
 
-pub use apic::{CpuPins, LocalApic, MsiSink};
+pub use apic::{Acknowledge, CpuPins, EoiSink, LocalApic, MsiSink};
 pub use board::{Board, BoardCell, DeviceRef, GuestBus, MapStats, MmioTarget, RegionHandle};
 pub use device::{At, Decode, Device, DeviceId, Region, Reset, Token, Width};
 pub use irqchip::{IoApicRegisters, IrqChipState, PicRegisters};

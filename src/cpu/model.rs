@@ -130,6 +130,10 @@ impl Limits {
 /// The feature bits of leaf 1 EDX that AMD repeats in 8000_0001h EDX.
 pub(super) const AMD_ALIASES: u32 = 0x0183_f3ff;
 
+/// What only local APICs in the kernel give a guest of KVM.
+pub(super) const KERNEL_APIC_FEATURES: &str =
+    "x2apic tsc-deadline kvm-pv-eoi kvm-pv-unhalt kvm-pv-ipi kvm-asyncpf-int kvm-msi-ext-dest-id";
+
 impl HostCpu {
     /// KVM's: the table of KVM_GET_SUPPORTED_CPUID, what the processor itself answers to CPUID, whether the kernel has
     /// KVM_CAP_TSC_DEADLINE_TIMER, and IA32_ARCH_CAPABILITIES of KVM_GET_MSRS.
@@ -178,6 +182,15 @@ impl HostCpu {
         };
         limits.features = FeatureSet::default().map(|place, _| bits(place));
         Self { limits: Some(limits), is_kvm: true }
+    }
+
+    /// KVM's without local APICs in the kernel: what only those can do is gone.
+    #[must_use]
+    pub fn without_kernel_apic(mut self) -> Self {
+        if let Some(limits) = &mut self.limits {
+            limits.features = limits.features.without(&FeatureSet::from_names(KERNEL_APIC_FEATURES));
+        }
+        self
     }
 
     /// A software CPU that implements `features`.

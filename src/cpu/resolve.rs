@@ -3,7 +3,7 @@
 use super::cache::{self, Caches};
 use super::cpuid::{self, COMPONENTS, Component};
 use super::features::{ARCH_CAPABILITIES, Feature, FeatureSet, KVM_FEATURES, Place, Reg, nearest};
-use super::model::{CpuidLeaf, HostCpu, Limits, Topology};
+use super::model::{CpuidLeaf, HostCpu, KERNEL_APIC_FEATURES, Limits, Topology};
 use super::models::{self, Found, model_names};
 
 /// Why there is no such processor.
@@ -295,6 +295,9 @@ impl<'a> Draft<'a> {
         set_brand(&mut cpu.brand, version.model_id);
         if self.host.is_kvm {
             cpu.features.change(KVM_DEFAULTS);
+            if self.host.limits.as_ref().is_some_and(|limits| !limits.features.has("x2apic")) {
+                cpu.features = cpu.features.without(&FeatureSet::from_names(KERNEL_APIC_FEATURES));
+            }
         } else if self.host.limits.is_some() {
             cpu.features.change(SOFTWARE_DEFAULTS);
         }

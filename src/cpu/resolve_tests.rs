@@ -213,3 +213,13 @@ fn the_software_cpus_max_has_what_it_implements() {
     let host = resolved("host", topology(""), &HostCpu::software(features)).unwrap_err();
     assert_eq!(host.to_string(), "CPU model 'host' requires KVM or HVF");
 }
+
+#[test]
+fn without_local_apics_in_the_kernel_no_default_asks_for_them() {
+    let resolved = resolved("Haswell", topology(""), &host().without_kernel_apic()).unwrap();
+    let features = resolved.model.features();
+    let apic: Vec<_> = ["x2apic", "tsc-deadline", "kvm-pv-unhalt"].into_iter().filter(|f| features.has(f)).collect();
+    assert_eq!(apic, [""; 0]);
+    assert!(!resolved.warnings.iter().any(|text| text.contains("x2apic")), "{:?}", resolved.warnings);
+    assert!(features.has("kvmclock") && features.has("apic"));
+}

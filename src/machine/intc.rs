@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::accel::Accelerator;
-use crate::bus::{Board, Decode, IrqChipState, LineSink, MsiSink};
+use crate::bus::{Acknowledge, Board, CpuPins, Decode, EoiSink, IrqChipState, LineSink, MsiSink};
 use crate::cpu::CpuModel;
 use crate::event::LoopHandle;
 use crate::hw::intc::i8259::{self, PicPair, PicPorts};
@@ -15,10 +15,9 @@ use super::build::BuildError;
 /// The chips, which processors and timers reach without the board lock.
 #[derive(Debug)]
 pub struct Controllers {
-    /// The processors' local APICs.
-    pub apics: Arc<Apics>,
-    /// The I/O APIC.
-    pub ioapic: Arc<IoApic>,
+    /// The processors' local APICs; `None`: the kernel has them.
+    pub apics: Option<Arc<Apics>>,
+    ioapic: Arc<IoApic>,
     pics: Arc<PicPair>,
 }
 
@@ -48,6 +47,26 @@ impl LineSink for Lines {
     }
 }
 
+fn pins_of(accelerator: &dyn Accelerator, index: u32) -> Result<Arc<dyn CpuPins>, BuildError> {
+    accelerator.cpu_pins(index).ok_or_else(|| {
+        BuildError::Text(format!(
+            "accelerator {} has neither interrupt controllers nor inputs for ours",
+            accelerator.name()
+        ))
+    })
+}
+
+/// From the local APICs to the other chips, which hold the APICs: weak.
+fn ways_back(ioapic: &Arc<IoApic>, pics: &Arc<PicPair>) -> (EoiSink, Acknowledge) {
+    let (ioapic, pics) = (Arc::downgrade(ioapic), Arc::downgrade(pics));
+    let eoi = move |vector| {
+        if let Some(ioapic) = ioapic.upgrade() {
+            ioapic.end_of_interrupt(vector);
+        }
+    };
+    (Box::new(eoi), Box::new(move || pics.upgrade()?.acknowledge()))
+}
+
 impl Controllers {
     /// The chips for the first `cpus` processors of `accelerator`, connected to them and to each other.
     ///
@@ -59,40 +78,48 @@ impl Controllers {
         cpus: u32,
         handle: &LoopHandle,
     ) -> Result<Self, BuildError> {
+        match accelerator.msi_sink() {
+            Some(sink) => Self::beside_kernel_apics(accelerator, sink),
+            None => Self::complete(accelerator, model, cpus, handle),
+        }
+    }
+
+    fn complete(
+        accelerator: &dyn Accelerator,
+        model: &CpuModel,
+        cpus: u32,
+        handle: &LoopHandle,
+    ) -> Result<Self, BuildError> {
         let mut processors = Vec::new();
         for index in 0..cpus {
-            let pins = accelerator.cpu_pins(index).ok_or_else(|| {
-                BuildError::Text(format!(
-                    "accelerator {} has neither interrupt controllers nor inputs for ours",
-                    accelerator.name()
-                ))
-            })?;
             let options = ApicOptions {
                 id: model.apic_id(index),
                 x2apic: model.features().has("x2apic"),
                 physical_bits: u8::try_from(model.phys_bits()).unwrap_or(52),
             };
-            processors.push((options, pins));
+            processors.push((options, pins_of(accelerator, index)?));
         }
         let apics = Apics::new(handle, processors);
         let ioapic = IoApic::new(Arc::clone(&apics) as Arc<dyn MsiSink>);
         let intr = Arc::clone(&apics);
         let pics = PicPair::new(Box::new(move |high| intr.set_intr(high)));
-        // Weak: the other chips hold the APICs.
-        let (to_ioapic, to_pics) = (Arc::downgrade(&ioapic), Arc::downgrade(&pics));
-        apics.connect(
-            Box::new(move |vector| {
-                if let Some(ioapic) = to_ioapic.upgrade() {
-                    ioapic.end_of_interrupt(vector);
-                }
-            }),
-            Box::new(move || to_pics.upgrade()?.acknowledge()),
-        );
+        let (eoi, acknowledge) = ways_back(&ioapic, &pics);
+        apics.connect(eoi, acknowledge);
         accelerator.attach_clock(handle.clock());
         for index in 0..cpus {
             accelerator.attach_local_apic(index, apics.local(index as usize));
         }
-        Ok(Self { apics, ioapic, pics })
+        Ok(Self { apics: Some(apics), ioapic, pics })
+    }
+
+    /// INTR goes to the bootstrap processor, whose local APIC decides whether it is open.
+    fn beside_kernel_apics(accelerator: &dyn Accelerator, sink: Arc<dyn MsiSink>) -> Result<Self, BuildError> {
+        let pins = pins_of(accelerator, 0)?;
+        let ioapic = IoApic::new(sink);
+        let pics = PicPair::new(Box::new(move |high| pins.set_interrupt(high)));
+        let (eoi, acknowledge) = ways_back(&ioapic, &pics);
+        accelerator.attach_io_controllers(eoi, acknowledge);
+        Ok(Self { apics: None, ioapic, pics })
     }
 
     /// Takes global system interrupts.
@@ -103,9 +130,11 @@ impl Controllers {
 
     /// Puts the registers on the board.
     pub fn map(&self, board: &mut Board, priority: i32) {
-        let apics = board.add("apic-msi", MsiWindow::new(Arc::clone(&self.apics)));
-        let (base, len) = (lapic::MSI_BASE, lapic::MSI_LEN);
-        board.map_mmio(apics.id(), lapic::MSI_WINDOW, Decode::DWORDS, base, len, priority);
+        if let Some(apics) = &self.apics {
+            let window = board.add("apic-msi", MsiWindow::new(Arc::clone(apics)));
+            let (base, len) = (lapic::MSI_BASE, lapic::MSI_LEN);
+            board.map_mmio(window.id(), lapic::MSI_WINDOW, Decode::DWORDS, base, len, priority);
+        }
         let pics = board.add("pic", PicPorts::new(Arc::clone(&self.pics)));
         board.map_ports(pics.id(), i8259::MASTER, Decode::BYTES, 0x20, 2);
         board.map_ports(pics.id(), i8259::SLAVE, Decode::BYTES, 0xa0, 2);

@@ -435,8 +435,7 @@ fn machine_accels(low: &mut Low<'_>, list: &str) -> Step {
 fn kvm_property(key: &str, value: &str) -> Step<(String, String)> {
     let pair = (key.to_owned(), value.to_owned());
     match (key, value) {
-        ("kernel-irqchip", "on") | ("dirty-ring-size", "0") => Ok(pair),
-        ("kernel-irqchip", "off" | "split") => Err(Stop::unsupported(format_args!("kernel-irqchip={value}"))),
+        ("kernel-irqchip", "on" | "off" | "split") | ("dirty-ring-size", "0") => Ok(pair),
         ("kernel-irqchip", _) => Err(ValueError::not_accepted(key, value, ["on", "off", "split"]).into()),
         (
             "kvm-shadow-mem"

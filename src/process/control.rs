@@ -593,8 +593,8 @@ impl Control for Session {
     }
 
     fn nmi(&self) -> CommandResult {
-        if let Some(chips) = self.pc.as_ref().and_then(|pc| pc.controllers.as_ref()) {
-            chips.apics.pulse_nmi();
+        if let Some(apics) = self.pc.as_ref().and_then(|pc| pc.controllers.as_ref()?.apics.as_ref()) {
+            apics.pulse_nmi();
             return Ok(());
         }
         let Some(vcpus) = self.machine.vcpus() else { return Err(CommandError::new("machine does not provide NMIs")) };

@@ -34,6 +34,28 @@ fn the_second_processor_starts_by_ipi() {
     assert_eq!((text.as_str(), code), ("CPU 1 ran.", 35));
 }
 
+/// Runs a guest with the interrupt controllers of the machine, beside the kernel's local APICs or without.
+fn run_on_ours(guest: &str, line: &str) -> Vec<(String, i32)> {
+    let folder = Folder::new();
+    folder.assemble(guest);
+    let modes = if has_kvm() { ["split", "off"].as_slice() } else { &[] };
+    modes.iter().map(|mode| run(&folder, &format!("-machine kernel_irqchip={mode} {line}"))).collect()
+}
+
+#[test]
+fn the_second_processor_starts_by_ipi_without_the_kernels_interrupt_controllers() {
+    for (text, code) in run_on_ours("smp16", "-smp 2 -drive file=smp16.bin,format=raw") {
+        assert_eq!((text.as_str(), code), ("CPU 1 ran.", 35));
+    }
+}
+
+#[test]
+fn a_boot_sector_reads_its_disk_without_the_kernels_interrupt_controllers() {
+    for (text, code) in run_on_ours("sector16", "-drive file=sector16.bin,format=raw") {
+        assert_eq!((text.as_str(), code), ("Hello from 16-bit mode. Sector two was read.\r\n", 33));
+    }
+}
+
 #[test]
 fn without_smp_there_is_no_second_processor() {
     let Some((text, code)) = run_guest("smp16", "-drive file=smp16.bin,format=raw") else { return };

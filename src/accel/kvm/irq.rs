@@ -4,20 +4,89 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-    KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE, KvmIrqRouting, kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch,
-    kvm_ioeventfd_flag_nr_deassign, kvm_ioeventfd_flag_nr_pio, kvm_irq_routing_entry, kvm_irq_routing_irqchip,
-    kvm_irqchip, kvm_irqfd, kvm_pit_state2,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE, KvmIrqRouting, kvm_enable_cap,
+    kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign, kvm_ioeventfd_flag_nr_pio,
+    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi, kvm_irqchip, kvm_irqfd, kvm_msi,
+    kvm_pit_state2,
 };
 use kvm_ioctls::VmFd;
 
 use crate::accel::{AccelError, IoEvent};
-use crate::bus::LineSink;
+use crate::bus::{LineSink, MsiSink};
 
 use super::{host_error, io_error, sys};
 
 /// Pins of the I/O APIC.
 const IOAPIC_PINS: u32 = 24;
+
+/// Which interrupt controllers the kernel has (`kernel-irqchip=`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum IrqChip {
+    /// All, and the PIT.
+    #[default]
+    On,
+    /// The local APICs.
+    Split,
+    /// None.
+    Off,
+}
+
+impl IrqChip {
+    /// From the option's value.
+    #[must_use]
+    pub fn named(value: &str) -> Option<Self> {
+        Some(match value {
+            "on" => Self::On,
+            "split" => Self::Split,
+            "off" => Self::Off,
+            _ => return None,
+        })
+    }
+}
+
+/// Leaves only the local APICs to the kernel.
+pub(super) fn split(vm: &VmFd) -> Result<(), AccelError> {
+    let cap = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, args: [IOAPIC_PINS.into(), 0, 0, 0], ..Default::default() };
+    vm.enable_cap(&cap).map_err(|e| host_error("KVM_CAP_SPLIT_IRQCHIP", e))
+}
+
+/// The kernel's local APICs with the machine's I/O APIC.
+pub(super) struct KernelApics {
+    pub(super) vm: Arc<VmFd>,
+}
+
+/// A message as two halves of its address, and its data.
+fn halves(address: u64) -> (u32, u32) {
+    ((address & 0xffff_ffff) as u32, (address >> 32) as u32)
+}
+
+impl MsiSink for KernelApics {
+    fn send(&self, address: u64, data: u32) {
+        let (address_lo, address_hi) = halves(address);
+        let message = kvm_msi { address_lo, address_hi, data, ..Default::default() };
+        // Nobody there to take it is an answer, too.
+        if let Err(error) = self.vm.signal_msi(message) {
+            log::error!("KVM_SIGNAL_MSI {address:#x} {data:#x}: {error}");
+        }
+    }
+
+    /// The kernel exits for the EOIs of level-triggered routes only.
+    fn set_level_routes(&self, routes: &[Option<(u64, u32)>]) {
+        let entry = |(gsi, route): (u32, &Option<(u64, u32)>)| {
+            let (address, data) = (*route)?;
+            let (address_lo, address_hi) = halves(address);
+            let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+            entry.u.msi = kvm_irq_routing_msi { address_lo, address_hi, data, ..Default::default() };
+            Some(entry)
+        };
+        let entries: Vec<_> = (0u32..).zip(routes).filter_map(entry).collect();
+        let Ok(table) = KvmIrqRouting::from_entries(&entries) else { return };
+        if let Err(error) = self.vm.set_gsi_routing(&table) {
+            log::error!("KVM_SET_GSI_ROUTING: {error}");
+        }
+    }
+}
 
 /// KVM's PICs and I/O APIC: input n is global system interrupt n.
 pub(super) struct KernelIrqChip {

@@ -105,6 +105,11 @@ impl Kicker {
         unsafe { libc::syscall(libc::SYS_tgkill, target.process, target.thread, signal()) };
     }
 
+    /// Whether there was a kick that nobody took yet.
+    pub(super) fn is_kicked(&self) -> bool {
+        self.kicked.load(Ordering::SeqCst)
+    }
+
     /// Whether there was a kick since the last call.
     pub(super) fn take(&self) -> bool {
         // The load keeps the common case free of a locked instruction.

@@ -1,8 +1,8 @@
 //! The KVM accelerator (Linux, `Documentation/virt/kvm/api.rst`).
 //!
-//! The kernel runs the processors and holds the interrupt controllers and the timer chip (PIT); port and memory
-//! accesses that it cannot serve come back to us. What a host's KVM cannot do costs one warning where the machine can
-//! do without it.
+//! The kernel runs the processors and, unless `kernel-irqchip=` says otherwise, holds the interrupt controllers and the
+//! timer chip (PIT); port and memory accesses that it cannot serve come back to us. What a host's KVM cannot do costs
+//! one warning where the machine can do without it.
 #![expect(unsafe_code)] // UNSAFE: memory slots, the shared run structure, signals, ioctls that kvm-ioctls lacks
 
 mod caps;
@@ -10,6 +10,8 @@ mod coalesced;
 mod cpuid;
 mod debug;
 mod fpu;
+mod inject;
+mod input;
 mod irq;
 mod irqchip;
 mod kick;
@@ -33,12 +35,16 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm as KvmSystem, VmFd};
 
-use crate::bus::{IrqChipState, LineSink, PostedRange, PostedWrites};
+use crate::bus::{
+    Acknowledge, CpuPins, EoiSink, IrqChipState, LineSink, LocalApic, MsiSink, PostedRange, PostedWrites,
+};
 use crate::cpu::{CpuModel, HostCpu};
 use crate::mem::RamRange;
 
 use self::coalesced::Ring;
-use self::irq::KernelIrqChip;
+use self::input::Input;
+pub use self::irq::IrqChip;
+use self::irq::{KernelApics, KernelIrqChip};
 use self::kick::Kicker;
 use self::memory::Slots;
 use self::vcpu::KvmVcpu;
@@ -83,7 +89,13 @@ struct Vm {
     /// How often the machine was resumed.
     resumes: AtomicU64,
     /// The interrupt controllers and the PIT as the kernel made them.
-    chips: irq::Chips,
+    /// Only with `kernel-irqchip=on`.
+    chips: Option<irq::Chips>,
+    irqchip: IrqChip,
+    /// The interrupt inputs of vCPUs, made when first asked for.
+    inputs: Mutex<Vec<Arc<Input>>>,
+    /// Hears of the EOIs of level-triggered interrupts.
+    eoi: OnceLock<EoiSink>,
     /// kvmclock when the machine stopped.
     stopped_clock: Mutex<Option<kvm_clock_data>>,
     /// The debugger's software breakpoints.
@@ -133,6 +145,30 @@ impl Vm {
         self.kickers().retain(|other| !Arc::ptr_eq(other, kicker));
     }
 
+    /// The interrupt input of vCPU `index`, if not all its interrupts come from the kernel.
+    fn input_of(&self, index: u32) -> Option<Arc<Input>> {
+        let has_one = match self.irqchip {
+            IrqChip::On => false,
+            IrqChip::Split => index == 0,
+            IrqChip::Off => true,
+        };
+        if !has_one {
+            return None;
+        }
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = index as usize;
+        while inputs.len() <= index {
+            inputs.push(Arc::default());
+        }
+        inputs.get(index).cloned()
+    }
+
+    fn end_of_interrupt(&self, vector: u8) {
+        if let Some(eoi) = self.eoi.get() {
+            eoi(vector);
+        }
+    }
+
     fn read_memory(&self, gpa: u64, buf: &mut [u8]) -> usize {
         self.slots().read(gpa, buf)
     }
@@ -170,19 +206,18 @@ impl Vm {
 /// A KVM virtual machine.
 pub struct Kvm {
     vm: Arc<Vm>,
-    irqchip: Arc<KernelIrqChip>,
 }
 
-/// Opens `/dev/kvm` and makes a virtual machine with in-kernel interrupt controllers and PIT. Also returns a warning
+/// Opens `/dev/kvm` and makes a virtual machine, whose kernel has those interrupt controllers. Also returns a warning
 /// for each optional feature that the host lacks.
 ///
 /// # Errors
 /// There is no KVM, it may not be used, or it lacks something without which nothing runs.
-pub fn open() -> Result<(Kvm, Vec<String>), AccelError> {
-    open_at(Path::new("/dev/kvm"))
+pub fn open(irqchip: IrqChip) -> Result<(Kvm, Vec<String>), AccelError> {
+    open_at(Path::new("/dev/kvm"), irqchip)
 }
 
-fn open_at(path: &Path) -> Result<(Kvm, Vec<String>), AccelError> {
+fn open_at(path: &Path, irqchip: IrqChip) -> Result<(Kvm, Vec<String>), AccelError> {
     let device = open_device(path)?;
     let version = device.get_api_version();
     if version != API_VERSION {
@@ -196,7 +231,7 @@ fn open_at(path: &Path) -> Result<(Kvm, Vec<String>), AccelError> {
         let list = missing.required.join(", ");
         return Err(AccelError::Unsupported(format!("the host's KVM lacks {list}; a newer kernel has it")));
     }
-    Ok((Kvm::create(device)?, missing.warnings))
+    Ok((Kvm::create(device, irqchip)?, missing.warnings))
 }
 
 fn open_device(path: &Path) -> Result<KvmSystem, AccelError> {
@@ -242,25 +277,23 @@ fn host_text(error: &io::Error) -> String {
 }
 
 impl Kvm {
-    fn create(kvm: KvmSystem) -> Result<Self, AccelError> {
+    fn create(kvm: KvmSystem, irqchip: IrqChip) -> Result<Self, AccelError> {
         let fd = Arc::new(create_vm(&kvm)?);
         if fd.check_extension(Cap::SetIdentityMapAddr) {
             fd.set_identity_map_address(IDENTITY_MAP_ADDRESS)
                 .map_err(|e| host_error("KVM_SET_IDENTITY_MAP_ADDR", e))?;
         }
         fd.set_tss_address(TSS_ADDRESS).map_err(|e| host_error("KVM_SET_TSS_ADDR", e))?;
-        fd.create_irq_chip().map_err(|e| host_error("KVM_CREATE_IRQCHIP", e))?;
-        // Setting the routes waits 2 to 4 ms for the kernel's readers (kvm_pvm, Linux 6.18), as the first memory slot
-        // does; the two go on at once.
-        let routes_of = Arc::clone(&fd);
-        let routing = thread::Builder::new()
-            .name("kvm-setup".to_owned())
-            .spawn(move || irq::set_pc_routes(&routes_of))
-            .map_err(|e| io_error("kvm-setup", e))?;
-        // Lost ticks are delivered late, which is the kernel's default and what old guests' clocks need.
-        let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
-        fd.create_pit2(pit).map_err(|e| host_error("KVM_CREATE_PIT2", e))?;
-        let chips = irq::Chips::read(&fd)?;
+        let mut routing = None;
+        let mut chips = None;
+        match irqchip {
+            IrqChip::On => {
+                routing = Some(create_chips(&fd)?);
+                chips = Some(irq::Chips::read(&fd)?);
+            }
+            IrqChip::Split => irq::split(&fd)?,
+            IrqChip::Off => {}
+        }
         let xsave_len = usize::try_from(fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let vm = Vm {
             has_xsave: fd.check_extension(Cap::Xsave),
@@ -272,7 +305,7 @@ impl Kvm {
             has_smm: fd.check_extension(Cap::X86Smm),
             can_block_interrupts: debug::can_block_interrupts(&fd),
             kvm,
-            fd: Arc::clone(&fd),
+            fd,
             slots: Mutex::default(),
             coalesced: Arc::default(),
             model: OnceLock::new(),
@@ -282,17 +315,36 @@ impl Kvm {
             closed: AtomicBool::new(false),
             gate: Mutex::new(()),
             chips,
-            routing: Mutex::new(Some(routing)),
+            routing: Mutex::new(routing),
+            irqchip,
+            inputs: Mutex::default(),
+            eoi: OnceLock::new(),
             resumes: AtomicU64::new(0),
             stopped_clock: Mutex::new(None),
             patches: Mutex::default(),
         };
-        Ok(Self { vm: Arc::new(vm), irqchip: Arc::new(KernelIrqChip { vm: fd }) })
+        Ok(Self { vm: Arc::new(vm) })
     }
 
     fn stopped_clock(&self) -> MutexGuard<'_, Option<kvm_clock_data>> {
         self.vm.stopped_clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes the interrupt controllers and the PIT; the thread sets the routes.
+fn create_chips(fd: &Arc<VmFd>) -> Result<JoinHandle<Result<(), AccelError>>, AccelError> {
+    fd.create_irq_chip().map_err(|e| host_error("KVM_CREATE_IRQCHIP", e))?;
+    // Setting the routes waits 2 to 4 ms for the kernel's readers (kvm_pvm, Linux 6.18), as the first memory slot
+    // does; the two go on at once.
+    let routes_of = Arc::clone(fd);
+    let routing = thread::Builder::new()
+        .name("kvm-setup".to_owned())
+        .spawn(move || irq::set_pc_routes(&routes_of))
+        .map_err(|e| io_error("kvm-setup", e))?;
+    // Lost ticks are delivered late, which is the kernel's default and what old guests' clocks need.
+    let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+    fd.create_pit2(pit).map_err(|e| host_error("KVM_CREATE_PIT2", e))?;
+    Ok(routing)
 }
 
 /// KVM_CREATE_VM; a signal may interrupt it.
@@ -332,7 +384,8 @@ impl Accelerator for Kvm {
             .map_err(|e| host_error("KVM_GET_SUPPORTED_CPUID", e))?;
         let tsc_deadline = self.vm.fd.check_extension(Cap::TscDeadlineTimer);
         let arch_capabilities = msr::arch_capabilities(&self.vm.kvm);
-        Ok(HostCpu::kvm(cpuid::leaves(&table), cpuid::native, tsc_deadline, arch_capabilities))
+        let host = HostCpu::kvm(cpuid::leaves(&table), cpuid::native, tsc_deadline, arch_capabilities);
+        Ok(if self.vm.irqchip == IrqChip::Off { host.without_kernel_apic() } else { host })
     }
 
     fn set_cpu_model(&self, model: Arc<CpuModel>) {
@@ -341,7 +394,7 @@ impl Accelerator for Kvm {
     }
 
     fn reset_chips(&self) -> Result<(), AccelError> {
-        self.vm.chips.write(&self.vm.fd)
+        self.vm.chips.as_ref().map_or(Ok(()), |chips| chips.write(&self.vm.fd))
     }
 
     fn check_cpu_count(&self, cpus: u32, max_cpus: u32) -> Result<Vec<String>, AccelError> {
@@ -357,11 +410,33 @@ impl Accelerator for Kvm {
     }
 
     fn irqchip(&self) -> Option<Arc<dyn LineSink>> {
-        Some(Arc::clone(&self.irqchip) as Arc<dyn LineSink>)
+        (self.vm.irqchip == IrqChip::On).then(|| Arc::new(KernelIrqChip { vm: Arc::clone(&self.vm.fd) }) as _)
+    }
+
+    fn cpu_pins(&self, index: u32) -> Option<Arc<dyn CpuPins>> {
+        self.vm.input_of(index).map(|input| input as Arc<dyn CpuPins>)
+    }
+
+    fn attach_local_apic(&self, index: u32, apic: Arc<dyn LocalApic>) {
+        if let Some(input) = self.vm.input_of(index) {
+            input.attach_apic(apic);
+        }
+    }
+
+    fn msi_sink(&self) -> Option<Arc<dyn MsiSink>> {
+        (self.vm.irqchip == IrqChip::Split).then(|| Arc::new(KernelApics { vm: Arc::clone(&self.vm.fd) }) as _)
+    }
+
+    fn attach_io_controllers(&self, eoi: EoiSink, acknowledge: Acknowledge) {
+        // The machine calls this once.
+        let _ = self.vm.eoi.set(eoi);
+        if let Some(input) = self.vm.input_of(0) {
+            input.attach_pics(acknowledge);
+        }
     }
 
     fn irqchip_state(&self) -> Option<IrqChipState> {
-        irqchip::state(&self.vm.fd)
+        self.vm.chips.as_ref().and_then(|_| irqchip::state(&self.vm.fd))
     }
 
     fn add_ioevent(&self, event: IoEvent, fd: BorrowedFd<'_>) -> Result<(), AccelError> {
@@ -478,6 +553,6 @@ mod tests {
 
     #[test]
     fn opening_what_is_no_device_is_an_error() {
-        assert!(open_at(Path::new("/nonexistent/kvm")).is_err());
+        assert!(open_at(Path::new("/nonexistent/kvm"), IrqChip::On).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use kvm_bindings::{kvm_ioeventfd, kvm_irqfd};
+use kvm_bindings::{kvm_interrupt, kvm_ioeventfd, kvm_irqfd};
 
 /// The ioctl type of all KVM requests (linux/kvm.h).
 const KVMIO: libc::c_ulong = 0xae;
@@ -16,6 +16,7 @@ const fn iow<T>(number: libc::c_ulong) -> libc::c_ulong {
 
 const KVM_IRQFD: libc::c_ulong = iow::<kvm_irqfd>(0x76);
 const KVM_IOEVENTFD: libc::c_ulong = iow::<kvm_ioeventfd>(0x79);
+const KVM_INTERRUPT: libc::c_ulong = iow::<kvm_interrupt>(0x86);
 const KVM_X86_SETUP_MCE: libc::c_ulong = iow::<u64>(0x9c);
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -32,6 +33,13 @@ pub(super) fn irqfd(vm: &impl AsRawFd, request: &kvm_irqfd) -> io::Result<()> {
 pub(super) fn ioeventfd(vm: &impl AsRawFd, request: &kvm_ioeventfd) -> io::Result<()> {
     // SAFETY: the kernel reads one kvm_ioeventfd, which the reference proves valid; it checks the descriptor itself.
     check(unsafe { libc::ioctl(vm.as_raw_fd(), KVM_IOEVENTFD, std::ptr::from_ref(request)) })
+}
+
+/// Queues an external interrupt for the guest's next entry.
+pub(super) fn interrupt(vcpu: &impl AsRawFd, vector: u32) -> io::Result<()> {
+    let request = kvm_interrupt { irq: vector };
+    // SAFETY: the kernel reads one kvm_interrupt, which is alive for the call.
+    check(unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_INTERRUPT, &raw const request) })
 }
 
 /// Sets IA32_MCG_CAP, and with it the number of machine-check banks.

@@ -17,6 +17,9 @@ use crate::bus::{GuestBus, Width};
 use crate::cpu::{self, CpuState, MpState};
 
 use super::debug::Debugging;
+use super::inject::{Activity, Injection};
+use super::input::Input;
+use super::irq::IrqChip;
 use super::kick::Kicker;
 use super::{Vm, host_error, io_error, msr, regs, sys};
 
@@ -31,6 +34,9 @@ pub(super) struct KvmVcpu {
     index: u32,
     pub(super) fd: VcpuFd,
     pub(super) vm: Arc<Vm>,
+    /// Its interrupt input, where interrupts do not all come from the kernel.
+    pub(super) input: Option<Arc<Input>>,
+    pub(super) injection: Injection,
     pub(super) debugging: Debugging,
     kicker: Arc<Kicker>,
     /// Registers are as the kernel made them.
@@ -66,7 +72,8 @@ impl KvmVcpu {
             let _ = sys::setup_mce(&fd, MCG_CAP);
         }
         vm.coalesced.attach(&vm.fd, &fd)?;
-        let kicker = Arc::new(Kicker::default());
+        let input = vm.input_of(index);
+        let kicker = input.as_ref().map_or_else(Arc::default, |input| Arc::clone(&input.kicker));
         let immediate_exit = &raw mut fd.get_kvm_run().immediate_exit;
         // SAFETY: the byte is in the vCPU's mapping, which lives as long as `fd`; `drop` detaches first. kvm-ioctls
         // makes references to the whole structure, but nothing here or there accesses this byte through them.
@@ -76,6 +83,8 @@ impl KvmVcpu {
             index,
             fd,
             vm: Arc::clone(vm),
+            input,
+            injection: Injection::power_on(index),
             debugging: Debugging::default(),
             kicker,
             fresh: true,
@@ -261,30 +270,48 @@ impl Vcpu for KvmVcpu {
     fn run(&mut self, bus: &dyn GuestBus) -> Result<Exit, AccelError> {
         self.fresh = false;
         self.note_resume();
+        let input = self.input.clone();
         loop {
             if self.kicker.take() {
                 return Ok(Exit::Kicked);
             }
+            if let Some(input) = &input
+                && !self.prepare(input)?
+            {
+                continue;
+            }
             let entered = self.vm.enter();
             let result = self.fd.run();
             drop(entered);
+            if let Some(input) = &input {
+                input.leave();
+                self.injection.note_exit();
+            }
             match result {
                 Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => {
                     if let Err(exit) = self.port_io(bus) {
                         return Ok(exit);
                     }
                 }
+                Ok(VcpuExit::MmioRead(..) | VcpuExit::MmioWrite(..)) if let Some(input) = &input => {
+                    self.memory_io(input, bus)
+                }
                 Ok(VcpuExit::MmioRead(gpa, data)) => bus.mmio_read(gpa, data),
                 Ok(VcpuExit::MmioWrite(gpa, data)) => bus.mmio_write(gpa, data),
-                Ok(VcpuExit::Hlt) => return Ok(Exit::Halted),
+                Ok(VcpuExit::Hlt) => {
+                    if let Some(exit) = self.halt() {
+                        return Ok(exit);
+                    }
+                }
                 Ok(VcpuExit::Shutdown) => return Ok(Exit::Shutdown),
                 Ok(VcpuExit::Debug(arch)) => {
                     if let Some(stop) = self.debug_exit(&arch)? {
                         return Ok(Exit::Debug(stop));
                     }
                 }
-                // The interrupt controllers are the kernel's: these ask for nothing.
-                Ok(VcpuExit::IrqWindowOpen | VcpuExit::SetTpr | VcpuExit::IoapicEoi(_)) => {}
+                Ok(VcpuExit::IoapicEoi(vector)) => self.vm.end_of_interrupt(vector),
+                // What they tell is looked at before the next entry anyway.
+                Ok(VcpuExit::IrqWindowOpen | VcpuExit::SetTpr) => {}
                 Ok(VcpuExit::Intr) => self.kicker.rearm(),
                 Ok(VcpuExit::SystemEvent(kind, _)) => match kind {
                     KVM_SYSTEM_EVENT_SHUTDOWN | KVM_SYSTEM_EVENT_RESET | KVM_SYSTEM_EVENT_CRASH => {
@@ -331,8 +358,14 @@ impl Vcpu for KvmVcpu {
         }
         state.xsave = self.get_xsave()?;
         state.msrs = self.vm.msrs.read(&self.fd, &self.vm.msrs.listed(&self.vm.kvm)?)?;
-        state.mp_state = regs::get_mp_state(self.fd.get_mp_state().map_err(|e| host_error("KVM_GET_MP_STATE", e))?);
-        state.lapic = regs::get_lapic(&self.fd.get_lapic().map_err(|e| host_error("KVM_GET_LAPIC", e))?);
+        if let Some(apic) = self.input.as_ref().and_then(|input| input.apic()) {
+            state.mp_state = self.injection.activity.mp_state();
+            state.lapic = apic.registers();
+        } else {
+            let mp_state = self.fd.get_mp_state().map_err(|e| host_error("KVM_GET_MP_STATE", e))?;
+            state.mp_state = regs::get_mp_state(mp_state);
+            state.lapic = regs::get_lapic(&self.fd.get_lapic().map_err(|e| host_error("KVM_GET_LAPIC", e))?);
+        }
         let events = self.fd.get_vcpu_events().map_err(|e| host_error("KVM_GET_VCPU_EVENTS", e))?;
         regs::get_events(&mut state, &events);
         Ok(state)
@@ -342,8 +375,13 @@ impl Vcpu for KvmVcpu {
         self.fresh = false;
         // MP state first: a vCPU that waits for INIT takes no other state. Special registers before what depends on
         // the mode and the APIC base they set; events last, as setting registers may raise or drop some.
-        let mp = regs::put_mp_state(state.mp_state);
-        self.fd.set_mp_state(mp).map_err(|e| host_error("KVM_SET_MP_STATE", e))?;
+        self.injection.forget_exit();
+        if self.vm.irqchip == IrqChip::Off {
+            self.injection.activity = Activity::of(state);
+        } else {
+            let mp = regs::put_mp_state(state.mp_state);
+            self.fd.set_mp_state(mp).map_err(|e| host_error("KVM_SET_MP_STATE", e))?;
+        }
         self.fd.set_sregs(&regs::put_sregs(state)).map_err(|e| host_error("KVM_SET_SREGS", e))?;
         self.fd.set_regs(&regs::put_regs(state)).map_err(|e| host_error("KVM_SET_REGS", e))?;
         if self.vm.has_xcrs && state.xcr0 != 0 {
@@ -353,7 +391,7 @@ impl Vcpu for KvmVcpu {
             self.put_xsave(&state.xsave)?;
         }
         self.vm.msrs.write(&self.fd, &state.msrs)?;
-        if !state.lapic.is_empty() {
+        if !state.lapic.is_empty() && self.vm.irqchip != IrqChip::Off {
             self.fd.set_lapic(&regs::put_lapic(&state.lapic)).map_err(|e| host_error("KVM_SET_LAPIC", e))?;
         }
         if self.vm.has_debugregs {
@@ -404,6 +442,12 @@ impl Vcpu for KvmVcpu {
 
     fn kicker(&self) -> Arc<dyn Fn() + Send + Sync> {
         let kicker = Arc::clone(&self.kicker);
-        Arc::new(move || kicker.kick())
+        let input = self.input.clone();
+        Arc::new(move || {
+            kicker.kick();
+            if let Some(input) = &input {
+                input.wake();
+            }
+        })
     }
 }

@@ -188,6 +188,24 @@ impl IoApic {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the level-triggered inputs send.
+    fn level_routes(state: &State) -> [Option<(u64, u32)>; PINS as usize] {
+        state.entries.map(|entry| (entry & entry::LEVEL != 0).then(|| message(entry)))
+    }
+
+    /// A write through the window: the receiver of messages hears of level-triggered inputs that send another.
+    fn write_window(&self, value: u32) {
+        let mut state = self.lock();
+        let before = Self::level_routes(&state);
+        state.write_window(value);
+        let after = Self::level_routes(&state);
+        drop(state);
+        if before != after {
+            self.sink.set_level_routes(&after);
+        }
+        self.with(|_| ());
+    }
+
     /// Does something to the chip, and sends what then asks for service. Each message is sent without the lock.
     fn with(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
@@ -258,7 +276,7 @@ impl Device for IoApicWindow {
         let value = (value & 0xffff_ffff) as u32;
         match at.offset {
             reg::SELECT => self.chip.lock().select = value.to_le_bytes()[0],
-            reg::WINDOW => self.chip.with(|state| state.write_window(value)),
+            reg::WINDOW => self.chip.write_window(value),
             reg::EOI => self.chip.end_of_interrupt(value.to_le_bytes()[0]),
             _ => {}
         }

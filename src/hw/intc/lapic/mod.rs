@@ -17,7 +17,7 @@ mod timer;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use crate::bus::{At, CpuPins, Device, LocalApic, MsiSink, Region, Reset};
+use crate::bus::{Acknowledge, At, CpuPins, Device, EoiSink, LocalApic, MsiSink, Region, Reset};
 use crate::event::{Clock, ClockKind, LoopHandle, Timer};
 
 use self::regs::{CpuCall, Effects, Identity, State};
@@ -36,11 +36,6 @@ pub struct ApicOptions {
     /// Width of physical addresses: what IA32_APIC_BASE can hold.
     pub physical_bits: u8,
 }
-
-/// Told a level-triggered vector that a processor ended.
-pub type EoiSink = Box<dyn Fn(u8) + Send + Sync>;
-/// The acknowledge cycle of an external interrupt: its vector, if one still waits.
-pub type Acknowledge = Box<dyn Fn() -> Option<u8> + Send + Sync>;
 
 struct Cell {
     id: u32,
