@@ -2,10 +2,12 @@
 //! `unsafe` live here, each wrapped once.
 
 pub mod barrier;
+pub mod code;
 pub mod fd;
 pub mod lock;
 pub mod process;
 pub mod signal;
+pub mod trap;
 pub mod tty;
 pub mod zone;
 

@@ -434,6 +434,7 @@ impl Cpu {
         let state = CpuState::power_on(self.model.signature());
         self.load_registers(&state);
         self.reset_system();
+        self.vector.reset(&self.model);
         self.activity = if self.index == 0 { Activity::Running } else { Activity::WaitForStartUp };
     }
 

@@ -23,6 +23,8 @@ pub struct Host {
     pub features: FeatureSet,
     /// Its registers.
     pub width: Width,
+    /// The bits of MXCSR that it has (SDM volume 1, 11.6.6).
+    pub mxcsr_mask: u32,
 }
 
 fn cpuid(function: u32, index: u32) -> CpuidResult {
@@ -69,6 +71,6 @@ pub fn features() -> &'static Host {
                 }
             }
         }
-        Host { features, width: width() }
+        Host { features, width: width(), mxcsr_mask: super::native::mxcsr_mask() }
     })
 }
