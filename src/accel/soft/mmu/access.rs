@@ -17,6 +17,8 @@ struct Span {
     inside: u64,
     /// Bytes in the first page.
     split: usize,
+    /// Some of it may be watched.
+    watched: bool,
 }
 
 impl Span {
@@ -131,6 +133,9 @@ impl Cpu {
     fn load_slow<T: Value>(&mut self, linear: u64, who: Who) -> Result<T, Fault> {
         let span = self.span(linear, T::LEN, Access::Read, who)?;
         self.check_alignment(linear, T::LEN, who)?;
+        if span.watched {
+            self.note_watched(linear, T::LEN as u64, Access::Read, false);
+        }
         if let Some(host) = span.host(Access::Read) {
             // SAFETY: the span lies within pages of the map in use, which keeps them mapped.
             return Ok(unsafe { T::load(host) });
@@ -144,6 +149,9 @@ impl Cpu {
     fn store_slow<T: Value>(&mut self, linear: u64, value: T, who: Who) -> Result<(), Fault> {
         let span = self.span(linear, T::LEN, Access::Write, who)?;
         self.check_alignment(linear, T::LEN, who)?;
+        if span.watched {
+            self.note_watched(linear, T::LEN as u64, Access::Write, false);
+        }
         if let Some(host) = span.host(Access::Write) {
             // SAFETY: the span lies within writable pages of the map in use, which keeps them mapped.
             unsafe { T::store(host, value) };
@@ -191,6 +199,9 @@ impl Cpu {
     ) -> Result<T, Fault> {
         let span = self.span(linear, T::LEN, Access::Write, who)?;
         self.check_alignment(linear, T::LEN, who)?;
+        if span.watched {
+            self.note_watched(linear, T::LEN as u64, Access::Write, true);
+        }
         if let Some(host) = span.host(Access::Write) {
             // SAFETY: the span lies within writable pages of the map in use, which keeps them mapped, one after the
             // other in the host; alignment was checked.
@@ -198,13 +209,18 @@ impl Cpu {
             self.after_store(&span, T::LEN);
             return Ok(old);
         }
-        let shared = if LOCK { self.mmu.shared.clone() } else { None };
-        let _alone = shared.as_ref().map(|shared| shared.split());
+        if LOCK {
+            return Ok(self.alone(|cpu| cpu.change_span(&span, change)));
+        }
+        Ok(self.change_span(&span, change))
+    }
+
+    fn change_span<T: Value>(&mut self, span: &Span, change: &mut dyn FnMut(T) -> T) -> T {
         let mut bytes = [0; 16];
-        self.read_span_pieces(&span, &mut bytes[..T::LEN]);
+        self.read_span_pieces(span, &mut bytes[..T::LEN]);
         let old = T::from_bytes(bytes);
-        self.write_span(&span, &change(old).to_bytes()[..T::LEN]);
-        Ok(old)
+        self.write_span(span, &change(old).to_bytes()[..T::LEN]);
+        old
     }
 
     /// Reads `buf.len()` bytes (1 to 4096) at an offset in a segment, checked as one access. 16, 32 and 64 bytes are
@@ -226,6 +242,9 @@ impl Cpu {
             return Ok(());
         }
         let span = self.span(linear, buf.len(), Access::Read, Who::segment(number))?;
+        if span.watched {
+            self.note_watched(linear, len, Access::Read, false);
+        }
         self.read_span(&span, buf);
         Ok(())
     }
@@ -251,6 +270,9 @@ impl Cpu {
             return Ok(());
         }
         let span = self.span(linear, buf.len(), Access::Write, Who::segment(number))?;
+        if span.watched {
+            self.note_watched(linear, len, Access::Write, false);
+        }
         self.write_span(&span, buf);
         Ok(())
     }
@@ -282,6 +304,9 @@ impl Cpu {
         }
         let page = self.walk(linear, access, rights)?;
         let mut entry = self.describe(page.gpa);
+        if self.mmu.watches.covers_page(linear & PAGE) {
+            entry.flags |= Entry::WATCHED;
+        }
         entry.flags |= page.flags(&self.mmu, rights);
         if page.is_global() {
             entry.flags |= Entry::GLOBAL;
@@ -321,7 +346,8 @@ impl Cpu {
         } else {
             None
         };
-        Ok(Span { first, second, inside, split: len.min(room) })
+        let watched = (first.flags | second.map_or(0, |second| second.flags)) & Entry::WATCHED != 0;
+        Ok(Span { first, second, inside, split: len.min(room), watched })
     }
 
     /// #AC: a program at level 3 asked for it (Intel SDM volume 3, 6.15, interrupt 17).
@@ -374,22 +400,22 @@ impl Cpu {
         }
         // SAFETY: the page is writable and of the map in use, which keeps it mapped; the piece ends within it.
         unsafe { copy_in(entry.host + inside, buf) };
-        self.piece_stored(entry, inside, buf.len());
+        self.piece_stored(entry, inside, buf.len() as u64);
     }
 
     fn after_store(&mut self, span: &Span, len: usize) {
-        self.piece_stored(&span.first, span.inside, span.split);
+        self.piece_stored(&span.first, span.inside, span.split as u64);
         if let Some(second) = &span.second {
-            self.piece_stored(second, 0, len - span.split);
+            self.piece_stored(second, 0, (len - span.split) as u64);
         }
     }
 
-    fn piece_stored(&mut self, entry: &Entry, inside: u64, len: usize) {
+    pub(super) fn piece_stored(&mut self, entry: &Entry, inside: u64, len: u64) {
         if entry.code.is_marked() {
-            self.code_written(entry.code, inside, len as u64);
+            self.code_written(entry.code, inside, len);
         }
         if entry.flags & Entry::LOGGED != 0 {
-            self.mmu.ranges.log(entry.gpa | inside, len as u64);
+            self.mmu.ranges.log(entry.gpa | inside, len);
         }
     }
 }

@@ -148,15 +148,22 @@ impl Cpu {
         }
     }
 
-    /// Gives the processor its memory.
+    /// Gives the processor its memory. [`Cpu::signals`] must be those that it keeps.
     pub fn attach_memory(&mut self, map: Arc<PhysicalMap>) {
-        map.attach();
-        if let Some(old) = self.mmu.shared.replace(map) {
-            old.detach();
-        }
+        map.attach(&self.signals);
+        self.detach_memory();
+        self.mmu.shared = Some(map);
         self.mmu.generation = 0;
         self.follow_memory_map();
         self.mmu.events = 0;
+    }
+
+    /// Takes its memory away, as far as other processors are concerned.
+    fn detach_memory(&mut self) {
+        self.end_active();
+        if let Some(old) = self.mmu.shared.take() {
+            old.detach(&self.signals);
+        }
     }
 
     /// Takes up the present memory map if it is not the one in use. Call it when [`super::super::signals::Signals::MEMORY`]
@@ -172,5 +179,11 @@ impl Cpu {
         (self.mmu.ranges, self.mmu.generation) = (ranges, generation);
         self.mmu.refresh_contexts();
         self.mmu.events |= events::MAP_CHANGED;
+    }
+}
+
+impl Drop for Cpu {
+    fn drop(&mut self) {
+        self.detach_memory();
     }
 }

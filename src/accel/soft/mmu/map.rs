@@ -2,10 +2,13 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::host::barrier::ProcessBarrier;
 use crate::mem::{CodeState, PAGE_SIZE, RamBlock, RamRange};
+
+use super::super::signals::Signals;
+use super::exclusive::Crowd;
 
 /// The guest's physical memory, shared by all processors.
 #[derive(Debug)]
@@ -16,8 +19,7 @@ pub struct PhysicalMap {
     /// Processors that use it.
     processors: AtomicU32,
     barrier: ProcessBarrier,
-    /// Held during locked accesses that no single instruction of the host can do.
-    split: Mutex<()>,
+    crowd: Crowd,
 }
 
 impl PhysicalMap {
@@ -31,7 +33,7 @@ impl PhysicalMap {
             generation: AtomicU64::new(1),
             processors: AtomicU32::new(0),
             barrier: ProcessBarrier::new()?,
-            split: Mutex::default(),
+            crowd: Crowd::default(),
         })
     }
 
@@ -55,16 +57,17 @@ impl PhysicalMap {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Keeps other processors from such accesses while the answer lives.
-    pub(super) fn split(&self) -> MutexGuard<'_, ()> {
-        self.split.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
-    pub(super) fn attach(&self) {
+    pub(super) fn attach(&self, signals: &Arc<Signals>) {
+        self.crowd.join(signals);
         self.processors.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(super) fn detach(&self) {
+    pub(super) fn detach(&self, signals: &Arc<Signals>) {
+        self.crowd.part(signals);
         self.processors.fetch_sub(1, Ordering::SeqCst);
     }
 

@@ -7,6 +7,9 @@
 //! - `control`: what follows from control registers and modes; flushes.
 //! - `access`: reads, writes, read-modify-writes.
 //! - `code`: instruction fetches, and how stores into code are noticed.
+//! - `strings`: whole runs of a string instruction.
+//! - `watch`: data breakpoints.
+//! - `exclusive`: locked accesses that the host cannot do at once.
 //! - `device`: accesses to what is not RAM, and the bus for the time of a run.
 //!
 //! A hit in the TLB costs an access an index, a comparison and an addition; everything else (misses, devices, page
@@ -17,11 +20,14 @@ mod access;
 mod code;
 mod control;
 mod device;
+mod exclusive;
 mod map;
 mod segment;
+mod strings;
 mod tlb;
 mod value;
 mod walk;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +40,7 @@ pub use code::CodePage;
 pub use control::InvPcid;
 pub use map::PhysicalMap;
 pub use value::Value;
+pub use watch::Watches;
 
 use map::Ranges;
 use tlb::{NEVER, Rights, Tlb};
@@ -85,6 +92,8 @@ pub mod events {
     pub const CODE_WRITTEN: u8 = 1 << 0;
     /// The memory map changed.
     pub const MAP_CHANGED: u8 = 1 << 1;
+    /// Watched memory was touched: see [`super::Watches`].
+    pub const WATCH_HIT: u8 = 1 << 2;
 }
 
 /// One processor's view of memory.
@@ -100,12 +109,16 @@ pub struct Mmu {
     alignment: bool,
     /// What happened since somebody looked; see [`events`]. Whoever acts on a bit clears it.
     pub events: u8,
+    /// Watched memory.
+    pub watches: Watches,
     /// Where accesses outside RAM go; set while the processor runs ([`super::Cpu::with_bus`]).
     pub bus: Option<Arc<dyn GuestBus>>,
     ranges: Arc<Ranges>,
     /// Number of the map that `ranges` is from.
     generation: u64,
     shared: Option<Arc<PhysicalMap>>,
+    /// The processor executes instructions, and others wait for it.
+    active: bool,
     paging: Paging,
     /// The bits of CR0, CR4 and EFER that `paging` was made from.
     control: [u64; 3],
@@ -126,24 +139,18 @@ impl Default for Mmu {
             rights: Rights::Supervisor,
             alignment: false,
             events: 0,
+            watches: Watches::default(),
             bus: None,
             ranges: Arc::default(),
             generation: 0,
             shared: None,
+            active: false,
             paging: Paging::default(),
             control: [u64::MAX; 3],
             cr3: 0,
             pdptes: [0; 4],
             pkru: 0,
             pkrs: 0,
-        }
-    }
-}
-
-impl Drop for Mmu {
-    fn drop(&mut self) {
-        if let Some(shared) = &self.shared {
-            shared.detach();
         }
     }
 }

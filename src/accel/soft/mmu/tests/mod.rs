@@ -5,7 +5,11 @@ mod devices;
 mod paging;
 mod rights;
 mod segments;
+mod speed;
+mod strings;
+mod threads;
 mod translations;
+mod watch;
 
 use std::sync::{Arc, Mutex};
 
