@@ -379,7 +379,7 @@ impl Board {
             let slot = &mut self.slots[index];
             if let Some(device) = slot.device.as_deref_mut() {
                 if let Some(function) = device.as_pci() {
-                    function.config().reset();
+                    function.config().reset(kind);
                 }
                 device.reset(kind);
             }

@@ -103,6 +103,9 @@ impl Decode {
 pub enum Reset {
     /// Power on, or the whole machine's reset line.
     System,
+    /// The machine leaves suspend to RAM (ACPI 6.5, 16.1.3): as [`Reset::System`], but what decodes memory was in the
+    /// resume well and stayed, so that the firmware finds itself where it was.
+    Wakeup,
 }
 
 /// A chip. All calls come under the board lock and never overlap.

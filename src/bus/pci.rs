@@ -3,8 +3,9 @@
 //! Documents: PCI Local Bus Specification 3.0 (chapter 6).
 
 use std::fmt;
+use std::ops::Range;
 
-use super::device::Region;
+use super::device::{Region, Reset};
 
 /// Command register (6.2.2): respond to I/O space accesses.
 pub const COMMAND_IO: u16 = 1 << 0;
@@ -102,6 +103,8 @@ pub struct ConfigSpace {
     writable: [u8; 256],
     clear_on_one: [u8; 256],
     power_on: Option<Box<[u8; 256]>>,
+    /// What a wake-up from suspend to RAM leaves alone.
+    resume_well: Range<usize>,
     /// Registers 0-5, and 6 for the expansion ROM.
     bars: [Option<Bar>; 7],
 }
@@ -126,8 +129,14 @@ impl ConfigSpace {
     /// latency timer and interrupt line are writable.
     #[must_use]
     pub fn new(vendor: u16, device: u16, revision: u8, class: u32) -> Self {
-        let mut config =
-            Self { bytes: [0; 256], writable: [0; 256], clear_on_one: [0; 256], power_on: None, bars: [None; 7] };
+        let mut config = Self {
+            bytes: [0; 256],
+            writable: [0; 256],
+            clear_on_one: [0; 256],
+            power_on: None,
+            resume_well: 0..0,
+            bars: [None; 7],
+        };
         config.set_u16(0, vendor);
         config.set_u16(2, device);
         config.bytes[reg::REVISION] = revision;
@@ -153,6 +162,13 @@ impl ConfigSpace {
     #[must_use]
     pub fn with_interrupt_pin(mut self, pin: u8) -> Self {
         self.bytes[reg::INTERRUPT_PIN] = pin;
+        self
+    }
+
+    /// Registers `offsets` keep their content while the machine is suspended to RAM.
+    #[must_use]
+    pub fn with_resume_well(mut self, offsets: Range<usize>) -> Self {
+        self.resume_well = offsets;
         self
     }
 
@@ -330,9 +346,16 @@ impl ConfigSpace {
     }
 
     /// Back to the power-on content.
-    pub fn reset(&mut self) {
-        if let Some(power_on) = &self.power_on {
-            self.bytes = **power_on;
+    pub fn reset(&mut self, kind: Reset) {
+        let Some(power_on) = &self.power_on else { return };
+        let kept = match kind {
+            Reset::System => 0..0,
+            Reset::Wakeup => self.resume_well.clone(),
+        };
+        for (offset, (byte, cold)) in self.bytes.iter_mut().zip(power_on.iter()).enumerate() {
+            if !kept.contains(&offset) {
+                *byte = *cold;
+            }
         }
     }
 }
@@ -378,7 +401,20 @@ mod tests {
         let mut config = function();
         config.set_power_on();
         config.guest_write(4, 2, 7);
-        config.reset();
+        config.reset(Reset::System);
         assert_eq!(config.command(), 0);
+    }
+
+    #[test]
+    fn a_wake_up_leaves_the_resume_well_alone() {
+        let mut config = function().with_resume_well(0x40..0x42);
+        config.allow_write(0x40, &[0xff; 4]);
+        config.set_power_on();
+        config.guest_write(4, 2, 7);
+        config.guest_write(0x40, 4, 0x1122_3344);
+        config.reset(Reset::Wakeup);
+        assert_eq!((config.command(), config.u32(0x40)), (0, 0x3344));
+        config.reset(Reset::System);
+        assert_eq!(config.u32(0x40), 0);
     }
 }

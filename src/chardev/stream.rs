@@ -221,7 +221,14 @@ impl Stream {
             let Some(fd) = connection.fds.input.clone() else { return };
             if room == 0 {
                 connection.wants_read = false;
+                if hang_up && self.at_end == AtEnd::Close && was_reset(&fd) {
+                    // Nobody waits for an answer any more, and another peer may want the line.
+                    drop(state);
+                    self.end(generation);
+                    return;
+                }
                 if hang_up {
+                    // What it sent before it left is for the front end, whenever that has room.
                     connection.watch_in = None;
                 } else {
                     self.arm(connection, generation);
@@ -394,6 +401,11 @@ impl Stream {
 
 /// How long a reader may stand still before what it did not read is lost.
 const DRAIN_WAIT_NS: i64 = 100_000_000;
+
+/// Whether the peer broke a socket's connection off.
+fn was_reset(fd: &OwnedFd) -> bool {
+    matches!(rustix::net::sockopt::socket_error(fd), Ok(Err(_)))
+}
 
 fn write_pending(connection: &mut Connection) {
     let Some(fd) = &connection.fds.output else {

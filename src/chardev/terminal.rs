@@ -4,9 +4,10 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
+use rustix::process::getpgrp;
 use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, isatty, tcgetattr,
-    tcsetattr,
+    tcgetpgrp, tcsetattr,
 };
 
 use super::inlet::lock;
@@ -44,9 +45,13 @@ impl Terminal {
         terminal
     }
 
-    /// Back to raw mode, after [`Terminal::suspend`].
+    /// Back to raw mode, after [`Terminal::suspend`]. A process in the background leaves its shell's terminal alone; it
+    /// is told again when it comes to the foreground.
     pub(super) fn resume(&self) {
-        if let Some(modes) = &*lock(&self.modes) {
+        let in_background = tcgetpgrp(&self.fd).is_ok_and(|group| group != getpgrp());
+        if let Some(modes) = &*lock(&self.modes)
+            && !in_background
+        {
             // A terminal that hung up takes no modes, and needs none.
             let _ = tcsetattr(&self.fd, OptionalActions::Now, &modes.raw);
         }

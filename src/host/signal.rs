@@ -8,6 +8,20 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 /// The signals that ask the process to end.
 pub const TERMINATION: &[i32] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
+/// A terminal's job control: stop, and go on.
+pub const JOB_CONTROL: &[i32] = &[libc::SIGTSTP, libc::SIGCONT];
+
+/// What a signal asks of the process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Meaning {
+    /// End in order.
+    End,
+    /// Stop until it is continued.
+    Stop,
+    /// It was stopped and goes on.
+    Continue,
+}
+
 /// Blocked signals, read as messages. Threads started after [`SignalFd::block`] inherit the block.
 #[derive(Debug)]
 pub struct SignalFd {
@@ -24,6 +38,16 @@ pub struct Signal {
 }
 
 impl Signal {
+    /// What it asks for.
+    #[must_use]
+    pub fn meaning(self) -> Meaning {
+        match self.number {
+            libc::SIGTSTP => Meaning::Stop,
+            libc::SIGCONT => Meaning::Continue,
+            _ => Meaning::End,
+        }
+    }
+
     /// Its name, for messages.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -42,23 +66,8 @@ impl SignalFd {
     /// # Errors
     /// A signal number is invalid or the host has no descriptors left.
     pub fn block(signals: &[i32]) -> io::Result<Self> {
-        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the set that it is given.
-        let mut set = unsafe {
-            libc::sigemptyset(set.as_mut_ptr());
-            set.assume_init()
-        };
-        for signal in signals {
-            // SAFETY: `set` is an initialised signal set of this frame.
-            if unsafe { libc::sigaddset(&raw mut set, *signal) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        // SAFETY: `set` is initialised; a null old set is allowed (pthread_sigmask(3)).
-        let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-        if blocked != 0 {
-            return Err(io::Error::from_raw_os_error(blocked));
-        }
+        let set = set_of(signals)?;
+        mask(libc::SIG_BLOCK, &set)?;
         // SAFETY: `set` is initialised; -1 asks for a new descriptor.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
@@ -87,6 +96,43 @@ impl AsFd for SignalFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn set_of(signals: &[i32]) -> io::Result<libc::sigset_t> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set that it is given.
+    let mut set = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    };
+    for signal in signals {
+        // SAFETY: `set` is an initialised signal set of this frame.
+        if unsafe { libc::sigaddset(&raw mut set, *signal) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(set)
+}
+
+fn mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: the set is initialised; a null old set is allowed (pthread_sigmask(3)).
+    match unsafe { libc::pthread_sigmask(how, std::ptr::from_ref(set), std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Lets a SIGTSTP that was read have its effect: the process stops, and this returns when it goes on. At once where
+/// there is no shell that could continue it (setpgid(2), orphaned process groups).
+///
+/// # Errors
+/// The host refuses.
+pub fn stop_for_terminal() -> io::Result<()> {
+    let set = set_of(&[libc::SIGTSTP])?;
+    // SAFETY: the signal goes to this thread, which blocks it until the next line.
+    unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTSTP) };
+    mask(libc::SIG_UNBLOCK, &set)?;
+    mask(libc::SIG_BLOCK, &set)
 }
 
 /// Lets writes to closed pipes and sockets fail instead of ending the process.

@@ -444,7 +444,7 @@ impl Machine {
         let before = self.state();
         self.halt();
         (self.parts.before_reset)();
-        self.reset_parts();
+        self.reset_parts(Reset::System);
         self.emit(&MachineEvent::Reset(cause));
         match before {
             RunState::Running | RunState::Suspended => self.run(),
@@ -454,11 +454,11 @@ impl Machine {
     }
 
     /// Puts chips and vCPUs into their power-on state. The machine does not run.
-    pub fn reset_parts(&self) {
+    pub fn reset_parts(&self, kind: Reset) {
         if let Err(error) = self.parts.accelerator.reset_chips() {
             log::warn!("interrupt controllers: {}", vcpu::describe(&error));
         }
-        self.parts.board.lock().reset(Reset::System);
+        self.parts.board.lock().reset(kind);
         let Some(vcpus) = self.vcpus.get() else { return };
         for index in 0..vcpus.count() {
             let failed = vcpus.with(index, |vcpu| vcpu.reset().err());
@@ -515,7 +515,7 @@ impl Machine {
         if self.state() != RunState::Suspended {
             return Err(ControlError::NotSuspended);
         }
-        self.reset_parts();
+        self.reset_parts(Reset::Wakeup);
         (self.parts.wake)();
         self.run();
         self.emit(&MachineEvent::Wakeup);

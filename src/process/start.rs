@@ -10,7 +10,7 @@ use super::debugger::{self, Debugger};
 use crate::chardev::{CharOutput, Chardevs, Hooks, MuxKeys, VcRequest};
 use crate::event::{Clock, EventLoop, Interest, LoopHandle};
 use crate::host::reason;
-use crate::host::signal::{SignalFd, TERMINATION};
+use crate::host::signal::{self, JOB_CONTROL, Meaning, Signal, SignalFd, TERMINATION};
 use crate::machine::config::{Config, DisplaySpec, GdbSpec, VncSpec};
 use crate::machine::{self, BuildError, Built, Cause, Machine, Surroundings};
 use crate::monitor::{Control, Mode, Monitors};
@@ -68,7 +68,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         timestamp: config.log.timestamp,
         guest_name: config.name.clone().filter(|_| config.log.guest_name),
     });
-    let signals = SignalFd::block(TERMINATION).map_err(host("signals"))?;
+    let signals = SignalFd::block(&[TERMINATION, JOB_CONTROL].concat()).map_err(host("signals"))?;
     install_log(config)?;
     if let Some(name) = config.process_name.as_deref().and_then(|name| CString::new(name).ok()) {
         // The name is only for people's process lists; the kernel cuts it to 15 bytes.
@@ -110,7 +110,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     let servers = start_displays(config, &handle, &surroundings.display, &monitors)?;
     // Only this call ever sets it.
     let _ = session.servers.set(servers.clone());
-    let signals = watch_signals(signals, &handle, &machine)?;
+    let signals = watch_signals(signals, &handle, &machine, &chardevs)?;
     background::drop_privileges(&config.process, user.as_ref())?;
     if let Some(parent) = parent {
         parent.release().map_err(host("daemonize"))?;
@@ -359,31 +359,47 @@ impl vnc::Observer for Watchers {
     }
 }
 
-/// Ends the machine in order on SIGTERM, SIGINT and SIGHUP.
+/// Ends the machine in order on SIGTERM, SIGINT and SIGHUP; while a shell has stopped the process, the terminal is as
+/// it was.
 fn watch_signals(
     signals: SignalFd,
     handle: &LoopHandle,
     machine: &Arc<Machine>,
+    chardevs: &Arc<Chardevs>,
 ) -> Result<crate::event::Watch, StartError> {
     let signals = Arc::new(signals);
-    let (reader, machine) = (Arc::clone(&signals), Arc::downgrade(machine));
+    let (reader, machine, chardevs) = (Arc::clone(&signals), Arc::downgrade(machine), Arc::downgrade(chardevs));
     handle
         .watch(signals, Interest::Read, move |_| {
             while let Some(signal) = reader.read() {
-                let Some(machine) = machine.upgrade() else { return };
-                let text = if signal.sender == 0 {
-                    format!("terminating on signal {}", signal.number)
-                } else {
-                    let name = std::fs::read_to_string(format!("/proc/{}/cmdline", signal.sender)).unwrap_or_default();
-                    let name = name.split('\0').next().unwrap_or("");
-                    let name = if name.is_empty() { "<unknown process>" } else { name };
-                    format!("terminating on signal {} from pid {} ({name})", signal.number, signal.sender)
-                };
-                // A second signal on the way out says nothing new.
-                if machine.quit(Cause::HostSignal) {
-                    eprintln!("{}", machine::message(&text));
+                let (Some(machine), Some(chardevs)) = (machine.upgrade(), chardevs.upgrade()) else { return };
+                match signal.meaning() {
+                    Meaning::End => end_on(signal, &machine),
+                    Meaning::Continue => chardevs.resume_terminal(),
+                    Meaning::Stop => {
+                        chardevs.suspend_terminal();
+                        if let Err(error) = signal::stop_for_terminal() {
+                            log::warn!("SIGTSTP: {}", reason(&error));
+                        }
+                        chardevs.resume_terminal();
+                    }
                 }
             }
         })
         .map_err(host("signals"))
+}
+
+fn end_on(signal: Signal, machine: &Machine) {
+    let text = if signal.sender == 0 {
+        format!("terminating on signal {}", signal.number)
+    } else {
+        let name = std::fs::read_to_string(format!("/proc/{}/cmdline", signal.sender)).unwrap_or_default();
+        let name = name.split('\0').next().unwrap_or("");
+        let name = if name.is_empty() { "<unknown process>" } else { name };
+        format!("terminating on signal {} from pid {} ({name})", signal.number, signal.sender)
+    };
+    // A second signal on the way out says nothing new.
+    if machine.quit(Cause::HostSignal) {
+        eprintln!("{}", machine::message(&text));
+    }
 }

@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 
 use crate::grub::qemu_img;
 use crate::machine::{Folder, PATIENCE, has_kvm, wait_for};
+use crate::monitor::Hmp;
 
 /// Runs a machine that cannot start; what it said without warnings.
 fn refused(folder: &Folder, line: &str) -> Option<String> {
@@ -113,4 +115,33 @@ fn a_busy_port_is_refused() {
         said,
         format!("qemu-kvm: -vnc 127.0.0.1:{display}: Failed to find an available port: Address already in use")
     );
+}
+
+/// Whether this process may become another user; says so if not.
+fn is_root() -> bool {
+    let root = rustix::process::getuid().is_root();
+    if !root {
+        println!("not root: nothing tested");
+    }
+    root
+}
+
+#[test]
+fn an_image_of_somebody_else_is_refused() {
+    if !has_kvm() || !is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    fs::write(folder.path("secret"), vec![0; 512]).unwrap();
+    fs::set_permissions(folder.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(folder.path("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut machine = folder.start_line(
+        "-accel kvm -m 32 -S -nodefaults -display none -drive if=ide,index=2,media=cdrom -run-with user=nobody \
+         -monitor unix:hmp,server=on,wait=off",
+    );
+    let mut monitor = Hmp::connect(&folder);
+    assert_eq!(monitor.run("change ide1-cd0 secret raw"), "Error: Could not open 'secret': Permission denied\r\n");
+    assert!(monitor.run("info block").starts_with("ide1-cd0: [not inserted]"));
+    machine.signal("TERM");
+    assert_eq!(machine.exit_code(), 0);
 }

@@ -10,17 +10,17 @@ use crate::machine::{Folder, PATIENCE, has_kvm, wait_for};
 use crate::rfb::Viewer;
 
 /// Connects to a socket of the machine once it is there.
-fn connect(folder: &Folder, name: &str) -> UnixStream {
+pub fn connect(folder: &Folder, name: &str) -> UnixStream {
     let stream = wait_for("a monitor's socket", PATIENCE, || UnixStream::connect(folder.path(name)).ok());
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
 /// The human monitor at the other end of a socket.
-struct Hmp(UnixStream);
+pub struct Hmp(UnixStream);
 
 impl Hmp {
-    fn connect(folder: &Folder) -> Self {
+    pub fn connect(folder: &Folder) -> Self {
         let mut monitor = Self(connect(folder, "hmp"));
         let greeting = monitor.answer();
         assert!(greeting.starts_with("QEMU ") && greeting.ends_with("monitor - type 'help' for more information\r\n"));
@@ -40,7 +40,7 @@ impl Hmp {
     }
 
     /// A command's answer without its echo.
-    fn run(&mut self, command: &str) -> String {
+    pub fn run(&mut self, command: &str) -> String {
         self.0.write_all(format!("{command}\n").as_bytes()).unwrap();
         let answer = self.answer();
         answer.split_once("\r\n").unwrap().1.to_owned()
@@ -48,7 +48,7 @@ impl Hmp {
 }
 
 /// QMP at the other end of a socket.
-struct Qmp {
+pub struct Qmp {
     stream: UnixStream,
     /// Names of the events that came.
     events: Vec<String>,
@@ -63,7 +63,7 @@ impl Qmp {
     }
 
     /// Connects and leaves the negotiation behind.
-    fn connect(folder: &Folder) -> Self {
+    pub fn connect(folder: &Folder) -> Self {
         let (mut qmp, _) = Self::greeted(folder);
         assert_eq!(qmp.run("qmp_capabilities", json!({})), json!({"return": {}}));
         qmp
@@ -80,7 +80,7 @@ impl Qmp {
     }
 
     /// Runs a command; events that come before its answer are kept.
-    fn run(&mut self, command: &str, arguments: Value) -> Value {
+    pub fn run(&mut self, command: &str, arguments: Value) -> Value {
         let request = json!({"execute": command, "arguments": arguments});
         self.stream.write_all(format!("{request}\n").as_bytes()).unwrap();
         loop {
@@ -93,7 +93,7 @@ impl Qmp {
     }
 
     /// Waits for an event unless it has come.
-    fn wait_for_event(&mut self, name: &str) {
+    pub fn wait_for_event(&mut self, name: &str) {
         while !self.events.iter().any(|event| event == name) {
             let message = self.message();
             self.events.push(message["event"].as_str().unwrap().to_owned());

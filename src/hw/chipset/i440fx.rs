@@ -97,7 +97,9 @@ impl I440fx {
     /// A bridge for `ram_size` bytes. `smram` is a mapping of RAM over [`SMRAM_WINDOW`], above the VGA's, and hidden.
     #[must_use]
     pub fn new(ram_size: u64, segments: [PamSegment; 13], smram: RegionHandle) -> Self {
-        let mut config = ConfigSpace::new(0x8086, 0x1237, 2, 0x06_0000).with_subsystem(0x1af4, 0x1100);
+        let mut config = ConfigSpace::new(0x8086, 0x1237, 2, 0x06_0000)
+            .with_subsystem(0x1af4, 0x1100)
+            .with_resume_well(PAM..PAM + 7);
         config.allow_write(0x40, &[0xff; 0xc0]);
         config.set_u8(RAM_SIZE_8_MIB, u8::try_from(ram_size >> 23).unwrap_or(u8::MAX));
         config.set_u8(SMRAM, smram::BASE_A0000);
@@ -259,6 +261,14 @@ mod tests {
         assert_eq!(b.get(0xa_0000), 0xff);
         b.set(0x72, 0x48);
         assert_eq!(b.get(0xa_0000), 0xff);
+    }
+
+    #[test]
+    fn a_wake_up_keeps_the_shadowed_firmware() {
+        let mut b = Bench::new();
+        b.set(0x59, 0x30);
+        b.board.reset(Reset::Wakeup);
+        assert_eq!(b.get(0xf_0000), 0x11);
     }
 
     #[test]

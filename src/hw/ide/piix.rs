@@ -257,9 +257,9 @@ impl Device for PiixIde {
         }
     }
 
-    fn reset(&mut self, _kind: Reset) {
+    fn reset(&mut self, kind: Reset) {
         let Self { faults: _, config, channels } = self;
-        config.reset();
+        config.reset(kind);
         for channel in channels {
             channel.reset();
         }

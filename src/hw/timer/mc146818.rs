@@ -358,7 +358,7 @@ impl Mc146818 {
         self.regs.owed_ticks = self.regs.owed_ticks.saturating_add(lost);
     }
 
-    /// The only place that drives the line and sets the timer; call it after any change.
+    /// Drives the line and sets the timer; call it after any change. Only [`Mc146818::acknowledge`] lowers it besides.
     fn update(&mut self) {
         self.update_flags();
         let enabled = self.register(index::B) & (b::PERIODIC | b::ALARM | b::UPDATE);
@@ -430,8 +430,11 @@ impl Mc146818 {
     fn acknowledge(&mut self) -> u8 {
         self.update();
         let flags = std::mem::take(&mut self.cmos[usize::from(index::C)]);
+        // A tick may be due by now. Interrupt controllers see it as an edge only if the line was low in between.
+        self.irq.set(false);
         self.update();
-        if self.regs.owed_ticks > 0 && self.b(b::PERIODIC) && self.regs.reinjected < REINJECT_LIMIT {
+        let free = self.register(index::C) & c::PERIODIC == 0;
+        if free && self.regs.owed_ticks > 0 && self.b(b::PERIODIC) && self.regs.reinjected < REINJECT_LIMIT {
             self.regs.owed_ticks -= 1;
             self.regs.reinjected += 1;
             self.cmos[usize::from(index::C)] |= c::PERIODIC;

@@ -1,7 +1,7 @@
 use super::*;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use crate::bus::{Probe, Width};
+use crate::bus::{LineSink, Probe, Width};
 use crate::hw::bench::{Random, TimeBench};
 
 struct Bench {
@@ -228,4 +228,34 @@ fn random_programs_never_panic() {
             _ => b.time.advance(u64::from(low) << (high % 32), u64::MAX, |token| b.chip.event(token)),
         }
     }
+}
+
+/// Each first rise takes so long that the next tick is due meanwhile.
+struct SlowController {
+    clock: Clock,
+    levels: Mutex<Vec<bool>>,
+}
+
+impl LineSink for SlowController {
+    fn set_level(&self, _input: u32, high: bool) {
+        let mut levels = self.levels.lock().unwrap();
+        levels.push(high);
+        if levels.len() == 1 {
+            self.clock.advance(1_000_000);
+        }
+    }
+}
+
+#[test]
+fn a_tick_that_is_due_while_register_c_is_read_is_an_edge_of_its_own() {
+    let time = TimeBench::new();
+    let controller = Arc::new(SlowController { clock: time.clock.clone(), levels: Mutex::default() });
+    let line = IrqLine::new(Arc::clone(&controller) as Arc<dyn LineSink>, 8);
+    let timer = time.timer(TIMER_TOKEN);
+    let chip = Mc146818::new(line, time.clock.clone(), timer, TimeSource::Virtual, START, LostTicks::Discard);
+    let mut b = Bench { chip, irqs: Probe::new(), time };
+    b.set(0x0b, 0x42);
+    b.time.clock.advance(1_000_000);
+    assert_eq!(b.get(0x0c) & 0x40, 0x40);
+    assert_eq!(*controller.levels.lock().unwrap(), [true, false, true]);
 }
