@@ -114,7 +114,7 @@ fn rom_image(code: &[u8]) -> Vec<u8> {
 
 impl Bench {
     fn new(code: &[u8]) -> Self {
-        let requests = [AccelRequest { name: "kvm".to_owned(), properties: Vec::new() }];
+        let requests = [AccelRequest { name: "kvm".to_owned(), ..AccelRequest::default() }];
         let kvm = choose(&requests).unwrap().accelerator;
         let topology = Topology { sockets: 2, ..Topology::default() };
         let model = cpu::resolve(None, &[], topology, &kvm.host_cpu().unwrap()).unwrap().model;

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::kvm::IrqChip;
-use super::{AccelError, Accelerator, kvm};
+use super::{AccelError, Accelerator, Icount, TcgSettings, kvm};
 
 /// The answer to `-accel help`.
 pub const HELP: &str = "Accelerators supported in QEMU binary:\nkvm\n";
@@ -16,6 +16,8 @@ pub struct AccelRequest {
     pub name: String,
     /// Its properties, in the order given.
     pub properties: Vec<(String, String)>,
+    /// `-icount`, for the software CPU.
+    pub icount: Option<Icount>,
 }
 
 /// An accelerator, and what the user should know about it.
@@ -27,7 +29,7 @@ pub struct Chosen {
 }
 
 /// What the accelerators of other versions and of QEMU are called.
-const OTHERS: &[&str] = &["tcg", "xen", "qtest", "hvf", "whpx", "nvmm", "mshv"];
+const OTHERS: &[&str] = &["xen", "qtest", "hvf", "whpx", "nvmm", "mshv"];
 
 /// The flag of hardware virtualization in the text of `/proc/cpuinfo`: "vmx" or "svm".
 #[must_use]
@@ -83,6 +85,10 @@ fn open(request: &AccelRequest) -> Result<(Arc<dyn Accelerator>, Vec<String>), A
             let (kvm, warnings) = kvm::open(irqchip)?;
             Ok((Arc::new(kvm), warnings))
         }
+        "tcg" => {
+            TcgSettings::parse(&request.properties, request.icount).map_err(AccelError::Unsupported)?;
+            Err(AccelError::Unsupported("accelerator 'tcg' is not supported by this version".to_owned()))
+        }
         name if OTHERS.contains(&name) => {
             Err(AccelError::Unsupported(format!("accelerator '{name}' is not supported by this version")))
         }
@@ -126,7 +132,7 @@ mod tests {
 
     fn request(name: &str, properties: &[(&str, &str)]) -> AccelRequest {
         let properties = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        AccelRequest { name: name.to_owned(), properties }
+        AccelRequest { name: name.to_owned(), properties, icount: None }
     }
 
     fn refusal(requests: &[AccelRequest]) -> String {

@@ -4,6 +4,7 @@ mod choose;
 mod debug;
 pub mod kvm;
 pub mod soft;
+mod tcg;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -18,6 +19,7 @@ use crate::mem::RamRange;
 
 pub use choose::{AccelRequest, Chosen, HELP, choose, virtualization_flag};
 pub use debug::{Breakpoint, BreakpointKind, DebugError, DebugStop, GuestDebug, WatchKind, Watchpoint};
+pub use tcg::{Icount, TcgSettings, TcgThreads};
 
 /// Why an accelerator cannot do something.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,6 @@
-//! Registers as text, in the form that QEMU's `info registers` and its error reports have.
+//! Registers as text, in the form that QEMU's `info registers`, its error reports and `-d cpu` have.
+//!
+//! Layout of the XSAVE area: Intel SDM volume 1, 10.5.1 (legacy region) and 13.4.3 (AVX state in standard form).
 
 use std::fmt::Write as _;
 
@@ -50,7 +52,30 @@ const SYSTEM_TYPES: [[&str; 16]; 2] = [
     ],
 ];
 
+/// XCR0: SSE and AVX state.
+const XCR0_AVX: u64 = 6;
+
+/// Which registers a text shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Detail {
+    /// General registers, segments, control and debug registers (`-d cpu`).
+    General,
+    /// These, x87, SSE and AVX (`info registers`, `-d cpu,fpu`).
+    All,
+}
+
 impl CpuState {
+    /// Its registers, each line ending with a line feed.
+    #[must_use]
+    pub fn dump(&self, detail: Detail) -> String {
+        let mut out = self.summary();
+        if detail == Detail::All {
+            floating_point(&mut out, self);
+            vectors(&mut out, self);
+        }
+        out
+    }
+
     /// General registers, segments, control and debug registers.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -159,6 +184,43 @@ impl CpuState {
     #[must_use]
     pub fn is_bootstrap(&self) -> bool {
         self.apic_base & APIC_BASE_BSP != 0
+    }
+}
+
+fn bytes<const N: usize>(state: &CpuState, offset: usize) -> [u8; N] {
+    state.xsave.get(offset..offset + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
+}
+
+fn floating_point(out: &mut String, state: &CpuState) {
+    let fcw = u16::from_le_bytes(bytes(state, 0));
+    let fsw = u16::from_le_bytes(bytes(state, 2));
+    let [ftw] = bytes(state, 4);
+    let mxcsr = u32::from_le_bytes(bytes(state, 24));
+    let top = fsw >> 11 & 7;
+    let _ = writeln!(out, "FCW={fcw:04x} FSW={fsw:04x} [ST={top}] FTW={ftw:02x} MXCSR={mxcsr:08x}");
+    for index in 0..8 {
+        let at = 32 + 16 * index;
+        let mantissa = u64::from_le_bytes(bytes(state, at));
+        let exponent = u16::from_le_bytes(bytes(state, at + 8));
+        let end = if index % 2 == 1 { '\n' } else { ' ' };
+        let _ = write!(out, "FPR{index}={mantissa:016x} {exponent:04x}{end}");
+    }
+}
+
+fn vectors(out: &mut String, state: &CpuState) {
+    let count = if state.mode() == Mode::Long64 { 16 } else { 8 };
+    let avx = state.xcr0 & XCR0_AVX == XCR0_AVX;
+    for index in 0..count {
+        let low = 160 + 16 * index;
+        let (q0, q1) = (u64::from_le_bytes(bytes(state, low)), u64::from_le_bytes(bytes(state, low + 8)));
+        if avx {
+            let high = 576 + 16 * index;
+            let (q2, q3) = (u64::from_le_bytes(bytes(state, high)), u64::from_le_bytes(bytes(state, high + 8)));
+            let _ = writeln!(out, "YMM{index:02}={q3:016x} {q2:016x} {q1:016x} {q0:016x}");
+        } else {
+            let end = if index % 2 == 1 { '\n' } else { ' ' };
+            let _ = write!(out, "XMM{index:02}={q1:016x} {q0:016x}{end}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod models_table;
 mod resolve;
 mod state;
 
+pub use dump::Detail;
 pub use features::{Feature, FeatureSet, Place, Reg};
 pub use model::{CpuidLeaf, HostCpu, Topology};
 pub use models::{help, model_names};

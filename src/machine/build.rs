@@ -116,7 +116,11 @@ pub fn build(config: &Config, surroundings: &Surroundings) -> Result<Built, Buil
     let requests: Vec<AccelRequest> = config
         .accelerators
         .iter()
-        .map(|spec| AccelRequest { name: spec.name.clone(), properties: spec.properties.clone() })
+        .map(|spec| AccelRequest {
+            name: spec.name.clone(),
+            properties: spec.properties.clone(),
+            icount: config.icount,
+        })
         .collect();
     let chosen = accel::choose(&requests).map_err(|error| BuildError::Text(error.to_string()))?;
     build_on(chosen.accelerator, chosen.warnings, config, surroundings)

@@ -1,6 +1,9 @@
 //! What a machine is to be: pure data. `options` makes it from a command line, `machine::build` makes a machine of it.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+
+use crate::accel::Icount;
 
 /// Everything a command line says about one machine and its process.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -13,6 +16,8 @@ pub struct Config {
     pub machine: MachineSpec,
     /// `-accel`, best first; empty: the default rule.
     pub accelerators: Vec<AccelSpec>,
+    /// `-icount`.
+    pub icount: Option<Icount>,
     /// `-cpu`.
     pub cpu: CpuSpec,
     /// `-smp`, all counts resolved.
@@ -498,6 +503,8 @@ pub struct ProcessSpec {
 pub struct LogSpec {
     /// `-d` items.
     pub items: Vec<String>,
+    /// `-dfilter`: linear addresses of code.
+    pub filter: Vec<RangeInclusive<u64>>,
     /// `-D`.
     pub file: Option<PathBuf>,
     /// `-trace` patterns.

@@ -7,11 +7,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::accel::{Accelerator, DebugStop};
+use crate::accel::{Accelerator, DebugStop, Vcpu};
 use crate::bus::{BoardCell, PowerRequest, Reset};
+use crate::cpu::Detail;
 use crate::event::{Clock, LoopHandle};
 use crate::hw::ide::IoFault;
 use crate::mem::GuestRam;
+use crate::trace;
 
 use super::config::Actions;
 use super::vcpu::{self, VcpuEvent, Vcpus};
@@ -206,6 +208,15 @@ pub struct Machine {
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Machine({:?})", self.state())
+    }
+}
+
+/// `-d cpu_reset`: the registers that a reset is about to change.
+fn log_reset(index: u32, vcpu: &mut dyn Vcpu) {
+    if trace::item_enabled(trace::Item::CpuReset)
+        && let Ok(state) = vcpu.state()
+    {
+        trace::print(&format!("CPU Reset (CPU {index})\n{}", state.dump(Detail::All)));
     }
 }
 
@@ -461,7 +472,10 @@ impl Machine {
         self.parts.board.lock().reset(kind);
         let Some(vcpus) = self.vcpus.get() else { return };
         for index in 0..vcpus.count() {
-            let failed = vcpus.with(index, |vcpu| vcpu.reset().err());
+            let failed = vcpus.with(index, move |vcpu| {
+                log_reset(index, vcpu);
+                vcpu.reset().err()
+            });
             if let Some(Some(error)) = failed {
                 self.fail(index, &error.to_string());
             }

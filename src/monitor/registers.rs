@@ -1,12 +1,6 @@
 //! The registers of a CPU as text (`info registers`) and by name (`$pc`).
-//!
-//! Layout of the XSAVE area: Intel SDM volume 1, 10.5.1 (legacy region) and 13.4.3 (AVX state in standard form).
 
-use std::fmt::Write;
-
-use crate::cpu::{CpuState, Mode};
-
-const XCR0_AVX: u64 = 6;
+use crate::cpu::{CpuState, Detail, Mode};
 
 const CS: usize = 1;
 
@@ -66,50 +60,10 @@ pub fn by_name(state: &CpuState, name: &str) -> Option<u64> {
     }
 }
 
-fn bytes<const N: usize>(state: &CpuState, offset: usize) -> [u8; N] {
-    state.xsave.get(offset..offset + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
-}
-
 /// The text of `info registers`, without the line that names the CPU.
 #[must_use]
 pub fn text(state: &CpuState) -> String {
-    let mut out = state.summary();
-    floating_point(&mut out, state);
-    vectors(&mut out, state);
-    out
-}
-
-fn floating_point(out: &mut String, state: &CpuState) {
-    let fcw = u16::from_le_bytes(bytes(state, 0));
-    let fsw = u16::from_le_bytes(bytes(state, 2));
-    let [ftw] = bytes(state, 4);
-    let mxcsr = u32::from_le_bytes(bytes(state, 24));
-    let top = fsw >> 11 & 7;
-    let _ = writeln!(out, "FCW={fcw:04x} FSW={fsw:04x} [ST={top}] FTW={ftw:02x} MXCSR={mxcsr:08x}");
-    for index in 0..8 {
-        let at = 32 + 16 * index;
-        let mantissa = u64::from_le_bytes(bytes(state, at));
-        let exponent = u16::from_le_bytes(bytes(state, at + 8));
-        let end = if index % 2 == 1 { '\n' } else { ' ' };
-        let _ = write!(out, "FPR{index}={mantissa:016x} {exponent:04x}{end}");
-    }
-}
-
-fn vectors(out: &mut String, state: &CpuState) {
-    let count = if code64(state) { 16 } else { 8 };
-    let avx = state.xcr0 & XCR0_AVX == XCR0_AVX;
-    for index in 0..count {
-        let low = 160 + 16 * index;
-        let (q0, q1) = (u64::from_le_bytes(bytes(state, low)), u64::from_le_bytes(bytes(state, low + 8)));
-        if avx {
-            let high = 576 + 16 * index;
-            let (q2, q3) = (u64::from_le_bytes(bytes(state, high)), u64::from_le_bytes(bytes(state, high + 8)));
-            let _ = writeln!(out, "YMM{index:02}={q3:016x} {q2:016x} {q1:016x} {q0:016x}");
-        } else {
-            let end = if index % 2 == 1 { '\n' } else { ' ' };
-            let _ = write!(out, "XMM{index:02}={q1:016x} {q0:016x}{end}");
-        }
-    }
+    state.dump(Detail::All)
 }
 
 #[cfg(test)]

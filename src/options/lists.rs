@@ -32,6 +32,13 @@ pub(super) const DRIVE: List = list("drive", None, &[]);
 /// `-m`.
 pub(super) const MEMORY: List = merged("memory", Some("size"), &[size("size"), number("slots"), size("maxmem")]);
 
+/// `-icount`.
+pub(super) const ICOUNT: List = merged(
+    "icount",
+    Some("shift"),
+    &[text("shift"), switch("align"), switch("sleep"), text("rr"), text("rrfile"), text("rrsnapshot")],
+);
+
 /// `-name`.
 pub(super) const NAME: List = merged("name", Some("guest"), &[text("guest"), text("process"), switch("debug-threads")]);
 

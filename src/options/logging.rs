@@ -23,6 +23,11 @@ pub(super) fn read_items(low: &mut Low<'_>, text: &str) -> Step {
     Ok(())
 }
 
+pub(super) fn read_filter(low: &mut Low<'_>, text: &str) -> Step {
+    low.config.log.filter.extend(trace::parse_filter(text).map_err(Stop::here)?);
+    Ok(())
+}
+
 /// What `-d` came to; its help is printed last, as in QEMU.
 pub(super) fn resolve(low: &mut Low<'_>) -> Step {
     let Some(text) = low.log_items.take() else { return Ok(()) };

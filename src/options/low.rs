@@ -72,6 +72,8 @@ pub(super) struct Low<'t> {
     pub(super) smp: Map<String, Value>,
     pub(super) boot: Map<String, Value>,
     pub(super) accels: Vec<(String, AccelSpec)>,
+    /// `-icount`, with the option as typed.
+    pub(super) icount: Option<(String, Pairs)>,
     pub(super) cpu: Option<String>,
     pub(super) memory: Pairs,
     pub(super) memory_origin: String,
@@ -110,6 +112,7 @@ impl<'t> Low<'t> {
             smp: Map::new(),
             boot: Map::new(),
             accels: Vec::new(),
+            icount: None,
             cpu: None,
             memory: Pairs::default(),
             memory_origin: String::new(),

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::low::Low;
 use super::stop::{Step, Stop};
+use crate::accel::TcgSettings;
 use crate::keyval::suggest::with_hint;
 use crate::keyval::tree;
 use crate::keyval::value::{ValueError, parse_bool, parse_tree_size};
@@ -468,12 +469,16 @@ pub(super) fn accelerators(low: &mut Low<'_>) -> Step<Vec<AccelSpec>> {
             let text = format!("invalid accelerator {name}");
             return Err(at(Stop::misspelt(text, name, ACCELERATORS.iter().copied())));
         }
+        if name == "tcg" {
+            TcgSettings::parse(&accel.properties, low.config.icount).map_err(|text| at(Stop::here(text)))?;
+        }
         if !here(&accel.name) && !any {
             return Err(at(Stop::unsupported(format_args!("accelerator '{name}'"))));
         }
         for (key, value) in &accel.properties {
             match name {
                 "kvm" => drop(kvm_property(key, value).map_err(at)?),
+                "tcg" => {}
                 _ => return Err(at(Stop::here(format!("Property '{name}-accel.{key}' not found")))),
             }
         }

@@ -17,6 +17,7 @@ mod drive;
 mod firmware;
 mod gdb;
 mod help;
+mod icount;
 mod lists;
 mod logging;
 mod low;

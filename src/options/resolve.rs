@@ -2,7 +2,7 @@
 
 use super::low::Low;
 use super::stop::{Step, Stop};
-use super::{blockdev, boot, chardev, device, display, drive, gdb, logging, machine, memory, monitor, smp};
+use super::{blockdev, boot, chardev, device, display, drive, gdb, icount, logging, machine, memory, monitor, smp};
 use crate::machine::config::Config;
 
 /// CPUs that the PC's firmware tables and APIC identifiers reach.
@@ -22,6 +22,7 @@ pub(super) fn resolve(low: &mut Low<'_>) -> Step<Config> {
     low.config.machine = machine::resolve(low, &found)?;
     low.config.vga = display::vga(low, found.is_pc())?;
     low.config.cpu = machine::cpu(low)?;
+    icount::resolve(low)?;
     low.config.accelerators = machine::accelerators(low)?;
     processors(low, &found)?;
     low.config.memory = memory::resolve(low)?;

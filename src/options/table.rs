@@ -4,7 +4,7 @@ use super::help;
 use super::low::Low;
 use super::stop::{Origin, Step, Stop};
 use super::{
-    blockdev, boot, chardev, device, display, drive, firmware, gdb, logging, machine, memory, monitor, process,
+    blockdev, boot, chardev, device, display, drive, firmware, gdb, icount, logging, machine, memory, monitor, process,
     readconfig, smp,
 };
 use crate::keyval::nearest;
@@ -204,8 +204,15 @@ const PROCESS: &[Row] = &[
     row("readconfig", "FILE", "read options from a file", readconfig::read),
     row("msg", "[timestamp=on|off][,guest-name=on|off]", "what messages start with", logging::read_msg),
     row("d", "ITEM[,ITEM...]", "what to log ('-d help' lists the items)", logging::read_items),
+    row("icount", "[shift=]0-10,sleep=off", "machine time by executed instructions (with -accel tcg)", icount::read),
     row("gdb", "DEVICE", "serve gdb there: tcp:[HOST]:PORT, stdio, any -chardev address, or none", gdb::read_gdb),
     row("s", "", "same as -gdb tcp::1234", gdb::read_s),
+    row(
+        "dfilter",
+        "RANGE[,RANGE...]",
+        "log code at these addresses only: FIRST..LAST, FIRST+LENGTH or LAST-LENGTH",
+        logging::read_filter,
+    ),
     row("D", "FILE", "where the log goes; standard error without this option", logging::read_file),
     row(
         "trace",
@@ -241,12 +248,10 @@ const REFUSED: &[Row] = &[
     refused("dtb", "x"),
     refused("compat", "x"),
     refused("preconfig", ""),
-    refused("dfilter", "x"),
     refused("seed", "x"),
     refused("xen-domid", "x"),
     refused("loadvm", "x"),
     refused("option-rom", "x"),
-    refused("icount", "x"),
     refused("echr", "x"),
     refused("incoming", "x"),
     refused("only-migratable", ""),

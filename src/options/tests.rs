@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::accel::Icount;
 use crate::machine::config::{
     DisplaySpec, DriveInterface, FwCfgSource, PanicAction, RtcBase, RtcClock, VgaKind, WatchdogAction,
 };
@@ -474,7 +475,7 @@ fn the_log_is_described() {
     assert_eq!(log.items, ["unimp"]);
     assert_eq!(log.trace, ["vga_*", "ide_*"]);
     assert_eq!(log.trace_file.as_deref(), Some(Path::new("/tmp/t")));
-    assert_eq!(refusal("-d in_asm"), "qemu-kvm: log item 'in_asm' is not supported by this version");
+    assert_eq!(refusal("-d op"), "qemu-kvm: log item 'op' is not supported by this version");
 }
 
 #[test]
@@ -532,4 +533,37 @@ fn this_builds_tables_have_what_the_modules_have() {
         parse_line("-device PIIX4_PM").unwrap_err().text,
         "qemu-kvm: -device PIIX4_PM: 'PIIX4_PM' is not a valid device model name"
     );
+}
+
+#[test]
+fn instruction_counting_is_the_software_cpus() {
+    let with_tcg = |line: &str| {
+        let mut tables = Tables::default();
+        tables.accelerators.push("tcg".to_owned());
+        let args = ["qemu-kvm"].into_iter().chain(line.split(' ')).map(OsString::from);
+        match parse(args, &tables) {
+            Ok(Parsed::Run(config)) => Ok(*config),
+            Ok(other) => panic!("{line}: {other:?}"),
+            Err(failure) => Err(failure.text),
+        }
+    };
+    let config = with_tcg("-icount shift=7,sleep=off").unwrap();
+    assert_eq!(config.icount, Some(Icount { shift: 7 }));
+    assert_eq!(config.accelerators[0].name, "tcg");
+    assert_eq!(with_tcg("-icount sleep=off").unwrap().icount, None);
+    let refused = |what: &str, option: &str| {
+        assert_eq!(with_tcg(option), Err(format!("qemu-kvm: {option}: {what} is not supported by this version")));
+    };
+    refused("shift=auto", "-icount auto");
+    refused("sleep=on", "-icount 3");
+    refused("align=on", "-icount 3,align=on");
+    refused("rr=record", "-icount 3,rr=record,rrfile=x");
+    let settings = with_tcg("-accel tcg,thread=single,tb-size=64").unwrap();
+    assert_eq!(settings.accelerators[0].properties.len(), 2);
+}
+
+#[test]
+fn the_log_is_for_some_addresses() {
+    let filter = config("-dfilter 0x1000+0x10,5..6 -dfilter 9-1").log.filter;
+    assert_eq!(filter, [0x1000..=0x100f, 5..=6, 9..=9]);
 }

@@ -137,6 +137,7 @@ fn install_log(config: &Config) -> Result<(), StartError> {
         program: machine::program_name(),
         items: config.log.items.clone(),
         file: config.log.file.clone(),
+        filter: config.log.filter.clone(),
         patterns: config.log.trace.clone(),
         trace_file: config.log.trace_file.clone(),
         timestamp: config.log.timestamp,

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::clock::since_epoch;
 use super::pattern::Patterns;
-use super::{item, timestamp};
+use super::{ITEMS, Item, filter, item, timestamp};
 
 /// What the command line says about logging.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -20,6 +22,8 @@ pub struct Settings {
     pub items: Vec<String>,
     /// `-D`; without it, standard error. One `%d` becomes the process's number.
     pub file: Option<PathBuf>,
+    /// `-dfilter`; none: all code.
+    pub filter: Vec<RangeInclusive<u64>>,
     /// `-trace` patterns.
     pub patterns: Vec<String>,
     /// `-trace file=`; without it, where the items go.
@@ -84,6 +88,29 @@ static SINK: Sink = Sink {
         timestamp: false,
     }),
 };
+
+/// The items that are on, a bit each by [`Item`]'s order.
+static ENABLED: AtomicU32 = AtomicU32::new(0);
+
+/// Whether an item is on: one relaxed load.
+#[must_use]
+pub fn item_enabled(item: Item) -> bool {
+    ENABLED.load(Ordering::Relaxed) & bit(item) != 0
+}
+
+fn bit(item: Item) -> u32 {
+    1 << item as u32
+}
+
+/// Writes a text of one or more whole lines where the items go, all of it or nothing in between.
+pub fn print(text: &str) {
+    let mut state = SINK.state.lock().unwrap_or_else(PoisonError::into_inner);
+    // A log that cannot be written has nowhere to say so.
+    let _ = match &mut state.file {
+        Some(file) => file.write_all(text.as_bytes()),
+        None => io::stderr().write_all(text.as_bytes()),
+    };
+}
 
 /// What a record is, by its target and level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -197,10 +224,16 @@ fn check_items(items: &[String]) -> Result<(), TraceError> {
     }
 }
 
+fn mask(items: &[String]) -> u32 {
+    let known = ITEMS.iter().filter(|info| items.iter().any(|name| name == info.name));
+    known.fold(0, |mask, info| mask | bit(info.item))
+}
+
 fn change(with: impl FnOnce(&mut State)) {
     let mut state = SINK.state.lock().unwrap_or_else(PoisonError::into_inner);
     with(&mut state);
     log::set_max_level(state.level());
+    ENABLED.store(mask(&state.items), Ordering::Relaxed);
 }
 
 /// Installs the back end; once a process.
@@ -209,6 +242,7 @@ pub fn install(settings: &Settings) -> Result<(), TraceError> {
     let file = settings.file.as_deref().map(open).transpose()?;
     let trace_file = settings.trace_file.as_deref().map(open).transpose()?;
     log::set_logger(&SINK).map_err(|_| TraceError::Installed)?;
+    filter::set(&settings.filter);
     change(|state| {
         state.program.clone_from(&settings.program);
         state.items.clone_from(&settings.items);
@@ -311,8 +345,17 @@ mod tests {
 
     #[test]
     fn an_item_that_nothing_writes_is_refused() {
-        let error = check_items(&["in_asm".to_owned()]).unwrap_err();
-        assert_eq!(error.to_string(), "log item 'in_asm' is not supported by this version");
+        let error = check_items(&["op".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), "log item 'op' is not supported by this version");
+    }
+
+    #[test]
+    fn each_item_has_a_bit_of_its_own() {
+        let all: Vec<String> = ITEMS.iter().map(|info| info.name.to_owned()).collect();
+        assert_eq!(mask(&all), (1 << ITEMS.len()) - 1);
+        assert_eq!(mask(&["out_asm".to_owned()]), 1);
+        assert_eq!(mask(&["in_asm".to_owned(), "cpu".to_owned()]), bit(Item::InAsm) | bit(Item::Cpu));
+        assert_eq!(mask(&[]), 0);
     }
 
     #[test]
