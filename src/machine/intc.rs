@@ -94,6 +94,7 @@ impl Controllers {
         for index in 0..cpus {
             let options = ApicOptions {
                 id: model.apic_id(index),
+                present: model.features().has("apic"),
                 x2apic: model.features().has("x2apic"),
                 physical_bits: u8::try_from(model.phys_bits()).unwrap_or(52),
             };

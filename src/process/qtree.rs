@@ -19,7 +19,10 @@ pub fn tree(session: &Session) -> QtreeBus {
             chip.lines.push(format!("mmio {:016x}/{:016x}", hpet::BASE, hpet::LEN));
             devices.push(chip);
         }
-        let mut ioapic = device("kvm-ioapic", &[("gsi_base", "0 (0x0)")]);
+        let mut ioapic = match pc.controllers {
+            None => device("kvm-ioapic", &[("gsi_base", "0 (0x0)")]),
+            Some(_) => device("ioapic", &[("version", "32 (0x20)")]),
+        };
         ioapic.lines.push(format!("mmio {:016x}/{:016x}", 0xfec0_0000u32, 0x1000));
         devices.push(ioapic);
         devices.push(device("fw_cfg_io", &[("dma_enabled", "true")]));
@@ -137,10 +140,16 @@ fn isa_devices(pc: &Assembled) -> Vec<QtreeDevice> {
     for (base, page) in [("192 (0xc0)", "136 (0x88)"), ("0 (0x0)", "128 (0x80)")] {
         devices.push(device("i8257", &[("base", base), ("page-base", page)]));
     }
-    devices.push(device("kvm-pit", &[("iobase", "64 (0x40)"), ("lost_tick_policy", "\"delay\"")]));
+    if pc.controllers.is_some() {
+        devices.push(device("isa-pcspk", &[("iobase", "97 (0x61)")]));
+        devices.push(device("isa-pit", &[("iobase", "64 (0x40)")]));
+    } else {
+        devices.push(device("kvm-pit", &[("iobase", "64 (0x40)"), ("lost_tick_policy", "\"delay\"")]));
+    }
     devices.push(device("mc146818rtc", &[("base_year", "0 (0x0)"), ("iobase", "112 (0x70)"), ("irq", "8 (0x8)")]));
     for (base, master) in [("160 (0xa0)", "false"), ("32 (0x20)", "true")] {
-        devices.push(device("kvm-i8259", &[("iobase", base), ("master", master)]));
+        let class = if pc.controllers.is_some() { "isa-i8259" } else { "kvm-i8259" };
+        devices.push(device(class, &[("iobase", base), ("master", master)]));
     }
     devices
 }

@@ -8,8 +8,12 @@ fn outb(bus: &dyn GuestBus, writes: &[(u16, u32)]) {
     writes.iter().for_each(|(port, value)| bus.port_write(*port, Width::B1, *value));
 }
 
-/// As a BIOS does it: vectors 08h and 70h, only IRQ 0 and 2 open.
-fn set_up_pics(bus: &dyn GuestBus) {
+/// As a BIOS does it: vectors 08h and 70h, only IRQ 0 and 2 open, and the bootstrap processor's LINT0.
+fn set_up_pics(bench: &Bench) {
+    let bus = bench.bus();
+    let boot = bench.processors[0].apic();
+    boot.write(0xf0, 0x1ff);
+    boot.write(0x350, 0x700);
     let words = [(0x20, 0x11), (0x21, 8), (0x21, 4), (0x21, 1), (0x21, 0xfa)];
     outb(bus, &words);
     outb(bus, &[(0xa0, 0x11), (0xa1, 0x70), (0xa1, 2), (0xa1, 1), (0xa1, 0xff)]);
@@ -36,7 +40,7 @@ fn start_timer(bus: &dyn GuestBus) {
 fn the_timer_reaches_the_bootstrap_processor_through_the_8259() {
     let bench = Bench::new("16");
     let (boot, other) = (&bench.processors[0], &bench.processors[1]);
-    set_up_pics(bench.bus());
+    set_up_pics(&bench);
     start_timer(bench.bus());
     tick(&bench);
     assert_eq!((boot.pins.waiting(), other.pins.waiting()), (true, false));
@@ -65,7 +69,7 @@ fn the_timer_is_on_pin_2_of_the_io_apic() {
 fn the_hpet_takes_the_timers_interrupt_away() {
     let bench = Bench::new("16");
     let boot = &bench.processors[0];
-    set_up_pics(bench.bus());
+    set_up_pics(&bench);
     start_timer(bench.bus());
     bench.bus().mmio_write(0xfed0_0010, &2u32.to_le_bytes());
     while boot.apic().acknowledge().is_some() {
@@ -82,7 +86,6 @@ fn the_hpet_takes_the_timers_interrupt_away() {
 fn a_level_triggered_interrupt_is_ended_without_the_board() {
     let bench = Bench::new("16");
     let boot = &bench.processors[0];
-    outb(bench.bus(), &[(0x21, 0xff)]);
     boot.apic().write(0xf0, 0x1ff);
     // The clock's periodic interrupt stays asserted until register C is read.
     route(bench.bus(), 8, 0x8041, 0);
@@ -140,7 +143,7 @@ fn processors_start_each_other() {
 fn a_reset_forgets_what_was_pending() {
     let bench = Bench::new("16");
     let boot = &bench.processors[0];
-    set_up_pics(bench.bus());
+    set_up_pics(&bench);
     start_timer(bench.bus());
     tick(&bench);
     boot.apic().write(0xf0, 0x1ff);

@@ -31,6 +31,8 @@ use super::settle;
 pub struct ApicOptions {
     /// The APIC id, all 32 bits.
     pub id: u32,
+    /// Whether CPUID announces an APIC. Without, the processor has INTR and NMI pins.
+    pub present: bool,
     /// Whether CPUID announces x2APIC mode.
     pub x2apic: bool,
     /// Width of physical addresses: what IA32_APIC_BASE can hold.
@@ -73,16 +75,25 @@ impl std::fmt::Debug for Apics {
     }
 }
 
+/// The mode bits of IA32_APIC_BASE that such a processor has.
+fn modes(present: bool, x2apic: bool) -> u64 {
+    match (present, x2apic) {
+        (false, _) => 0,
+        (true, false) => base::ENABLE,
+        (true, true) => base::ENABLE | base::EXTD,
+    }
+}
+
 impl Apics {
     /// The APICs of these processors, the bootstrap processor's first, in their power-on state.
     #[must_use]
     pub fn new(handle: &LoopHandle, processors: Vec<(ApicOptions, Arc<dyn CpuPins>)>) -> Arc<Self> {
         Arc::new_cyclic(|this: &Weak<Self>| {
             let cell = |(index, (options, pins)): (usize, (ApicOptions, Arc<dyn CpuPins>))| {
-                let ApicOptions { id, x2apic, physical_bits } = options;
+                let ApicOptions { id, present, x2apic, physical_bits } = options;
                 let address = ((1u64 << physical_bits.clamp(32, 52)) - 1) & !0xfff;
-                let defined = address | base::BSP | base::ENABLE | if x2apic { base::EXTD } else { 0 };
-                let state = State::new(Identity { index, id, x2apic, reserved_base: !defined });
+                let defined = address | base::BSP | modes(present, x2apic);
+                let state = State::new(Identity { index, id, present, x2apic, reserved_base: !defined });
                 let apics = this.clone();
                 let timer = handle.timer(ClockKind::Virtual, move || {
                     if let Some(apics) = apics.upgrade() {

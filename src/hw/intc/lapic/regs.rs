@@ -33,7 +33,9 @@ pub(super) struct Identity {
     pub(super) index: usize,
     /// Its id, all 32 bits.
     pub(super) id: u32,
-    /// The processor has x2APIC mode.
+    /// The processor has an APIC at all; without, LINT0 is its INTR pin for ever.
+    pub(super) present: bool,
+    /// It has x2APIC mode.
     pub(super) x2apic: bool,
     /// Bits of IA32_APIC_BASE that must be zero.
     pub(super) reserved_base: u64,
@@ -87,16 +89,12 @@ pub(super) struct Regs {
 }
 
 impl Regs {
-    /// After power-on (11.4.7.1). LINT0 of the bootstrap processor is open for the 8259s, which the BIOS would have
-    /// had to do: QEMU and KVM start so, and SeaBIOS depends on it.
+    /// After power-on (11.4.7.1). Firmware opens LINT0 for the 8259s.
     fn cold(identity: &Identity) -> Self {
-        let mut local = [lvt::MASKED; Lvt::COUNT];
-        if identity.is_bootstrap() {
-            local[Lvt::Lint0 as usize] = lvt::EXTINT;
-        }
         let bsp = if identity.is_bootstrap() { base::BSP } else { 0 };
+        let enable = if identity.present { base::ENABLE } else { 0 };
         Self {
-            base: base::DEFAULT_ADDRESS | base::ENABLE | bsp,
+            base: base::DEFAULT_ADDRESS | enable | bsp,
             tpr: 0,
             ldr: 0,
             dfr: u32::MAX,
@@ -107,7 +105,7 @@ impl Regs {
             esr: 0,
             errors: 0,
             icr: 0,
-            lvt: local,
+            lvt: [lvt::MASKED; Lvt::COUNT],
             timer: TimerRegs::COLD,
             extint: false,
         }

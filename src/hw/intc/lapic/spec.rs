@@ -42,7 +42,6 @@ pub(super) mod lvt {
     pub const TIMER_MODE: u32 = 3 << 17;
     pub const TIMER_PERIODIC: u32 = 1 << 17;
     pub const TIMER_TSC_DEADLINE: u32 = 2 << 17;
-    pub const EXTINT: u32 = 7 << 8;
 }
 
 /// Bits of the spurious interrupt vector register (11.9).

@@ -90,7 +90,7 @@ impl Bench {
             .iter()
             .zip(&cpus)
             .map(|(id, cpu)| {
-                let options = ApicOptions { id: *id, x2apic: true, physical_bits: 40 };
+                let options = ApicOptions { id: *id, present: true, x2apic: true, physical_bits: 40 };
                 (options, Arc::clone(cpu) as Arc<dyn CpuPins>)
             })
             .collect();
@@ -176,8 +176,7 @@ fn power_on_state() {
         [0x0100_0000, 0x0105_0014, 0, 0, 0xffff_ffff, 0xff, 0, 0, 0]
     );
     let local = |apic: &Arc<dyn LocalApic>| (0..6).map(|n| apic.read(at::LVT_TIMER + 16 * n)).collect::<Vec<_>>();
-    assert_eq!(local(&b.local[1]), [0x1_0000; 6]);
-    assert_eq!(local(&b.local[0]), [0x1_0000, 0x1_0000, 0x1_0000, 0x700, 0x1_0000, 0x1_0000]);
+    assert_eq!([local(&b.local[0]), local(&b.local[1])], [[0x1_0000; 6]; 2]);
 }
 
 #[test]
@@ -388,13 +387,14 @@ fn ids_need_not_be_indices() {
 
 #[test]
 fn external_interrupts_come_through_lint0() {
-    let b = Bench::cold(2);
+    let b = Bench::ready(2);
     *b.chips.external.lock().unwrap() = Some(0x08);
     b.apics.set_intr(true);
-    assert_eq!(b.receivers(), [0], "only the bootstrap processor's LINT0 is open");
+    assert_eq!(b.receivers(), [0; 0], "power-on masks LINT0");
+    b.write(at::LVT_LINT0, 0x700);
+    assert_eq!(b.receivers(), [0]);
     assert_eq!(b.local[0].acknowledge(), Some(0x08));
     assert_eq!(b.local[0].acknowledge(), None, "the 8259s had nothing more");
-    b.write(at::SVR, 0x1ff);
     b.write(at::LVT_LINT0, 0x1_0700);
     assert!(!b.waiting(0));
     b.write(at::LVT_LINT0, 0x700);
@@ -497,9 +497,22 @@ fn apic_base_changes_modes_in_order() {
 #[test]
 fn a_processor_without_x2apic_cannot_enter_it() {
     let time = TimeBench::new();
-    let options = ApicOptions { id: 0, x2apic: false, physical_bits: 36 };
+    let options = ApicOptions { id: 0, present: true, x2apic: false, physical_bits: 36 };
     let apics = Apics::new(&time.handle(), vec![(options, Arc::new(Cpu::default()))]);
     assert!(!apics.local(0).set_base(0xfee0_0d00));
+}
+
+#[test]
+fn a_processor_without_an_apic_has_pins() {
+    let time = TimeBench::new();
+    let cpu = Arc::new(Cpu::default());
+    let options = ApicOptions { id: 0, present: false, x2apic: false, physical_bits: 36 };
+    let apics = Apics::new(&time.handle(), vec![(options, Arc::clone(&cpu) as Arc<dyn CpuPins>)]);
+    assert!(!apics.local(0).set_base(0xfee0_0900));
+    apics.set_intr(true);
+    apics.pulse_nmi();
+    assert!(cpu.waiting.load(Ordering::Relaxed));
+    assert_eq!(*cpu.calls.lock().unwrap(), ["nmi"]);
 }
 
 #[test]
