@@ -6,6 +6,7 @@ use crate::bus::LocalApic;
 use crate::cpu::{CpuModel, CpuState, Mode, Segment, Table};
 use crate::event::Clock;
 
+use super::interp::Cache;
 use super::mmu::Mmu;
 use super::op::{HIGH_BYTE, Mem};
 use super::signals::Signals;
@@ -367,6 +368,10 @@ pub struct Cpu {
     /// x87, MMX, SSE, AVX registers, XCR0.
     pub vector: VectorState,
 
+    // Owned by `interp`.
+    /// Decoded instructions; away while [`Cpu::execute`] uses them.
+    pub blocks: Option<Box<Cache>>,
+
     // Surroundings.
     /// What the guest's CPUID shows.
     pub model: Arc<CpuModel>,
@@ -418,6 +423,7 @@ impl Cpu {
             system: SystemRegisters::default(),
             mmu: Mmu::default(),
             vector: VectorState::default(),
+            blocks: None,
             model,
             index,
             signals: Arc::default(),

@@ -45,6 +45,8 @@ pub struct Cold {
     pub instruction: Instruction,
     /// The instruction's bytes.
     pub bytes: [u8; 15],
+    /// The handler of an instruction that may store, which [`Op::handler`] calls and then looks whether code was hit.
+    pub inner: Handler,
     /// Whatever the handler's module keeps for it (a native stub's number).
     pub extra: u64,
 }

@@ -1,13 +1,13 @@
 //! From iced-x86's decoding to an [`Op`].
 
-use iced_x86::{Instruction, OpKind, Register};
+use iced_x86::{Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
 
 use crate::cpu::Mode;
 
-use super::super::cpu::{Cpu, Exception, Step};
+use super::super::cpu::{Cpu, Exception, Flow, Step};
 use super::super::op::{BLOCK_START, Cold, HIGH_BYTE, Handler, Mem, NO_REGISTER, Op};
 use super::super::{system, vector};
-use super::{arithmetic, bits, branch, data, shift, stack};
+use super::{arithmetic, bits, branch, data, decimal, flags, hint, operand, port, shift, stack, string};
 
 /// Code size in bits.
 #[must_use]
@@ -74,6 +74,32 @@ fn address_size(instruction: &Instruction) -> usize {
     }
 }
 
+/// The handler of a system or vector instruction, and what [`Cold::extra`] is for it.
+fn rare(instruction: &Instruction) -> Option<(Handler, u64)> {
+    if let Some(handler) = system::handler(instruction) {
+        return Some((handler, 0));
+    }
+    let mut extra = 0;
+    vector::handler(instruction, &mut extra).map(|handler| (handler, extra))
+}
+
+/// Whether an instruction writes memory, explicitly or not.
+fn stores(instruction: &Instruction) -> bool {
+    let mut factory = InstructionInfoFactory::new();
+    let written =
+        |access| !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
+    factory.info(instruction).used_memory().iter().any(|memory| written(memory.access()))
+}
+
+/// Executes an instruction that may store; the block ends if code was hit.
+fn storing(cpu: &mut Cpu, op: &Op) -> Step {
+    let Some(cold) = &op.cold else { return undefined(cpu, op) };
+    match (cold.inner)(cpu, op)? {
+        Flow::Next => operand::stored(cpu),
+        flow => Ok(flow),
+    }
+}
+
 /// Lowers an instruction that begins `at` bytes into its block and was decoded at address 0; `bytes` begins with it.
 #[must_use]
 pub fn lower(instruction: &Instruction, bytes: &[u8; 15], at: u16) -> Op {
@@ -126,10 +152,9 @@ pub fn lower(instruction: &Instruction, bytes: &[u8; 15], at: u16) -> Op {
     if instruction.has_repne_prefix() {
         op.prefixes |= Op::REPNE;
     }
-    let mut extra = 0;
-    if let Some(handler) = system::handler(instruction).or_else(|| vector::handler(instruction, &mut extra)) {
-        op.handler = handler;
-        op.cold = Some(Box::new(Cold { instruction: *instruction, bytes: *bytes, extra }));
+    if let Some((inner, extra)) = rare(instruction) {
+        op.handler = if stores(instruction) { storing } else { inner };
+        op.cold = Some(Box::new(Cold { instruction: *instruction, bytes: *bytes, inner, extra }));
         return op;
     }
     op.size = operand_size(instruction);
@@ -156,4 +181,9 @@ fn integer(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
         .or_else(|| stack::handler(instruction, op))
         .or_else(|| shift::handler(instruction, size))
         .or_else(|| bits::handler(instruction, size))
+        .or_else(|| string::handler(instruction, op))
+        .or_else(|| flags::handler(instruction))
+        .or_else(|| decimal::handler(instruction))
+        .or_else(|| port::handler(instruction))
+        .or_else(|| hint::handler(instruction, op, size))
 }

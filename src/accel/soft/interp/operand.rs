@@ -47,8 +47,8 @@ pub(super) use by_wide_size;
 
 /// What follows an instruction that wrote memory: the block ends if its own code may have changed.
 #[inline(always)]
-pub fn stored(_cpu: &Cpu) -> Step {
-    Ok(Flow::Next)
+pub fn stored(cpu: &Cpu) -> Step {
+    if cpu.mmu.events == 0 { Ok(Flow::Next) } else { Ok(Flow::End) }
 }
 
 /// Reads the memory operand.

@@ -6,6 +6,7 @@
 //! - `tlb`: the translations that were found.
 //! - `control`: what follows from control registers and modes; flushes.
 //! - `access`: reads, writes, read-modify-writes.
+//! - `probe`: questions that touch no memory.
 //! - `code`: instruction fetches, and how stores into code are noticed.
 //! - `strings`: whole runs of a string instruction.
 //! - `watch`: data breakpoints.
@@ -22,6 +23,7 @@ mod control;
 mod device;
 mod exclusive;
 mod map;
+mod probe;
 mod segment;
 mod strings;
 mod tlb;
