@@ -33,7 +33,14 @@ impl Mmu {
     /// Takes up the numbers of the contexts after anything that may have changed them.
     pub(super) fn refresh_contexts(&mut self) {
         self.system_tag = self.tlb.context(Rights::Supervisor);
-        self.tag = if self.alignment { NEVER } else { self.tlb.context(self.rights) };
+        self.take_up_rights();
+    }
+
+    /// Likewise after a change of rights alone: the contexts of a space have numbers side by side.
+    #[inline]
+    fn take_up_rights(&mut self) {
+        let space = self.system_tag - Rights::Supervisor as u64;
+        self.tag = if self.alignment { NEVER } else { space + self.rights as u64 };
     }
 
     /// Forgets all translations.
@@ -142,9 +149,9 @@ impl Cpu {
             _ => Rights::Supervisor,
         };
         let alignment = self.cpl == 3 && open && self.mmu.paging.alignment;
-        if (rights, alignment) != (self.mmu.rights, self.mmu.alignment) || self.mmu.system_tag == NEVER {
+        if (rights, alignment) != (self.mmu.rights, self.mmu.alignment) {
             (self.mmu.rights, self.mmu.alignment) = (rights, alignment);
-            self.mmu.refresh_contexts();
+            self.mmu.take_up_rights();
         }
     }
 

@@ -135,10 +135,29 @@ struct Space {
     large: LargePages,
 }
 
+/// A page table that a walk came to: what a later walk in the same 2 MiB begins with (Intel SDM volume 3, 5.10.3.1).
+#[derive(Clone, Copy)]
+pub(super) struct Table {
+    /// The part of the linear address that it is for, and the number of the space.
+    tag: u64,
+    /// Physical address.
+    pub gpa: u64,
+    /// What the entries above it allow.
+    pub bits: u64,
+}
+
+impl Table {
+    const EMPTY: Self = Self { tag: 0, gpa: 0, bits: 0 };
+}
+
+/// How many page tables are remembered.
+const TABLES: usize = 64;
+
 /// See the module.
 pub(super) struct Tlb {
     pub hot: Box<[Hot; ENTRIES]>,
     cold: Box<[Entry; ENTRIES]>,
+    tables: [Table; TABLES],
     spaces: [Space; SPACES + 1],
     current: usize,
     /// The next number to give.
@@ -151,6 +170,7 @@ impl Default for Tlb {
         let mut tlb = Self {
             hot: boxed(Hot::EMPTY),
             cold: boxed(Entry::EMPTY),
+            tables: [Table::EMPTY; TABLES],
             spaces: [Space::default(); SPACES + 1],
             current: 0,
             next: NUMBERS,
@@ -194,6 +214,7 @@ impl Tlb {
     fn clear(&mut self) {
         self.hot.fill(Hot::EMPTY);
         self.cold.fill(Entry::EMPTY);
+        self.tables.fill(Table::EMPTY);
         for space in &mut self.spaces {
             space.number = 0;
             space.large = LargePages::default();
@@ -297,6 +318,7 @@ impl Tlb {
 
     /// Forgets the page of an address in the current space, and global pages there whatever the space (INVLPG).
     pub fn flush_page(&mut self, linear: u64) {
+        self.tables.fill(Table::EMPTY);
         if self.spaces[GLOBAL].large.covers(linear) {
             self.flush_all();
             return;
@@ -311,11 +333,38 @@ impl Tlb {
 
     /// Forgets the page of an address in one space, but not global pages (INVPCID type 0).
     pub fn flush_page_of(&mut self, pcid: u16, linear: u64) {
+        self.tables.fill(Table::EMPTY);
         let Some(space) = self.spaces[..SPACES].iter().position(|space| space.pcid == pcid) else { return };
         if self.spaces[space].large.covers(linear) {
             self.forget(space);
         }
         self.remove(space, linear);
+    }
+
+    fn table_tag(&self, linear: u64) -> (usize, u64) {
+        let number = self.spaces[self.current].number;
+        let region = linear >> 21;
+        ((region ^ number) as usize & (TABLES - 1), region << 12 | number)
+    }
+
+    /// The page table that a walk of this address comes to in the current space.
+    pub fn table(&self, linear: u64) -> Option<Table> {
+        let (slot, tag) = self.table_tag(linear);
+        let table = self.tables[slot];
+        (table.tag == tag && self.spaces[self.current].number != 0).then_some(table)
+    }
+
+    /// Remembers it.
+    pub fn remember_table(&mut self, linear: u64, gpa: u64, bits: u64) {
+        self.number(self.current);
+        let (slot, tag) = self.table_tag(linear);
+        self.tables[slot] = Table { tag, gpa, bits };
+    }
+
+    /// Forgets it.
+    pub fn forget_table(&mut self, linear: u64) {
+        let (slot, _) = self.table_tag(linear);
+        self.tables[slot] = Table::EMPTY;
     }
 
     fn remove(&mut self, space: usize, linear: u64) {

@@ -224,6 +224,8 @@ impl Page {
 struct Trail {
     entries: [(u64, u64); 5],
     len: usize,
+    /// The last table and what the entries above it allow, if a later walk may begin there.
+    table: Option<(u64, u64)>,
 }
 
 impl Trail {
@@ -241,14 +243,25 @@ impl Cpu {
     pub(super) fn walk(&mut self, linear: u64, access: Access, rights: Rights) -> Result<Page, Fault> {
         loop {
             let mut trail = Trail::default();
-            let page = match self.look_up(linear, &mut trail) {
+            let short = self.look_up_short(linear, &mut trail);
+            let from_table = short.is_some();
+            let found = short.unwrap_or_else(|| self.look_up(linear, &mut trail)).and_then(|page| {
+                let allowed = page.allows(&self.mmu, rights, access);
+                allowed.map(|()| page).map_err(|key| error::P | key)
+            });
+            let page = match found {
                 Ok(page) => page,
-                Err(missing) => return Err(self.page_fault(linear, access, rights, missing)),
+                Err(_) if from_table => {
+                    // Software need not flush after it gave more rights: look at all levels before it is a fault.
+                    self.mmu.tlb.forget_table(linear);
+                    continue;
+                }
+                Err(code) => return Err(self.page_fault(linear, access, rights, code)),
             };
-            if let Err(key) = page.allows(&self.mmu, rights, access) {
-                return Err(self.page_fault(linear, access, rights, error::P | key));
-            }
             if self.mark_used(&trail, access == Access::Write) {
+                if let Some((gpa, bits)) = trail.table {
+                    self.mmu.tlb.remember_table(linear, gpa, bits);
+                }
                 let dirty = if access == Access::Write { pte::D } else { 0 };
                 return Ok(Page { bits: page.bits | dirty, ..page });
             }
@@ -297,9 +310,31 @@ impl Cpu {
         }
     }
 
-    fn look_up_64(&mut self, linear: u64, mut table: u64, levels: u32, trail: &mut Trail) -> Result<Page, Missing> {
-        let mut bits = pte::RW | pte::US;
+    /// Walks the last level only, if its table is remembered.
+    fn look_up_short(&mut self, linear: u64, trail: &mut Trail) -> Option<Result<Page, Missing>> {
+        if !matches!(self.mmu.paging.kind, Kind::Level4 | Kind::Level5) {
+            return None;
+        }
+        let table = self.mmu.tlb.table(linear)?;
+        Some(self.look_up_levels(linear, table.gpa, 1, table.bits, trail))
+    }
+
+    fn look_up_64(&mut self, linear: u64, table: u64, levels: u32, trail: &mut Trail) -> Result<Page, Missing> {
+        self.look_up_levels(linear, table, levels, pte::RW | pte::US, trail)
+    }
+
+    fn look_up_levels(
+        &mut self,
+        linear: u64,
+        mut table: u64,
+        levels: u32,
+        mut bits: u64,
+        trail: &mut Trail,
+    ) -> Result<Page, Missing> {
         for level in (1..=levels).rev() {
+            if level == 1 && levels > 1 {
+                trail.table = Some((table, bits));
+            }
             let shift = 12 + 9 * (level - 1);
             let address = table + (linear >> shift & 0x1ff) * 8;
             let entry: u64 = self.read_table(address);
@@ -378,9 +413,9 @@ impl Cpu {
 
     /// Reads an entry of a page table, wherever it is.
     fn read_table<T: Value>(&mut self, gpa: u64) -> T {
-        if let Some(page) = self.mmu.ranges.page(gpa) {
-            // SAFETY: the page is mapped for as long as `ranges` is held; an entry does not cross its end.
-            return unsafe { T::load(page.host + (gpa & 0xfff)) };
+        if let Some(range) = self.mmu.ranges.find(gpa) {
+            // SAFETY: the range is mapped for as long as `ranges` is held; an entry does not cross the end of a page.
+            return unsafe { T::load(range.host + (gpa - range.gpa)) };
         }
         let mut bytes = [0; 16];
         self.device_read(gpa, &mut bytes[..T::LEN], false);

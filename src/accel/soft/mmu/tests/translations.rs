@@ -165,3 +165,32 @@ fn a_page_that_misses_only_a_right_is_looked_up_again() {
     assert_eq!(p.write::<u8>(AT, 3), Ok(()));
     assert_eq!(p.b.ram.byte(0x5000), 3);
 }
+
+#[test]
+fn rights_that_a_higher_level_gains_count_without_a_flush() {
+    let mut p = Paged::long();
+    p.map(AT, 0x5000 | ALL);
+    p.map(AT + 0x1000, 0x6000 | ALL);
+    let pde = p.entry(AT, 2);
+    let table = p.word(pde);
+    p.set_word(pde, table & !RW);
+    p.read::<u8>(AT).unwrap();
+    p.set_word(pde, table);
+    assert_eq!(p.write::<u8>(AT + 0x1000, 3), Ok(()));
+}
+
+#[test]
+fn a_table_is_forgotten_with_any_page_or_by_loading_cr3() {
+    let mut p = Paged::long();
+    stale(&mut p, AT, ALL);
+    let pde = p.entry(AT, 2);
+    p.set_word(0x18_0000, 0x7000 | ALL);
+    p.set_word(0x18_0008, 0x7000 | ALL);
+    p.b.load(0x7000, &[3]);
+    p.map(AT + 0x1000, 0x5000 | ALL);
+    p.set_word(pde, 0x18_0000 | ALL);
+    p.b.cpu.mmu.flush_page(AT + 0x5000);
+    assert_eq!(p.read::<u8>(AT + 0x1000), Ok(3));
+    p.b.cpu.switch_cr3(false);
+    assert_eq!(p.read::<u8>(AT), Ok(3));
+}
