@@ -120,8 +120,10 @@ impl Cpu {
     }
 
     fn write_apic_base(&mut self, value: u64) -> bool {
-        if let Some(apic) = &self.apic {
-            return apic.set_base(value);
+        if let Some(good) = self.apic.as_ref().map(|apic| apic.set_base(value)) {
+            // Its registers may now be at another page.
+            self.mmu.flush_all();
+            return good;
         }
         let reserved = !((1 << self.model.phys_bits()) - 1) | 0x2ff | 1 << 10;
         let good = value & reserved & !APIC_BASE_BSP == 0 && self.model.has("apic");
