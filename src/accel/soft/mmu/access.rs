@@ -190,6 +190,14 @@ impl Cpu {
         self.update_slow::<T, LOCK>(linear, Who::segment(number), &mut change)
     }
 
+    /// Replaces a value in a table of the system by `change` of it; no other processor sees anything in between.
+    ///
+    /// # Errors
+    /// A page fault.
+    pub fn update_linear<T: Value>(&mut self, linear: u64, mut change: impl FnMut(T) -> T) -> Result<T, Fault> {
+        self.update_slow::<T, true>(linear, Who::privilege(Privilege::System), &mut change)
+    }
+
     #[inline(never)]
     fn update_slow<T: Value, const LOCK: bool>(
         &mut self,

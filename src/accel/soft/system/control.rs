@@ -4,6 +4,7 @@
 use crate::cpu::Mode;
 
 use super::super::cpu::{Cpu, Exception, Fault, Flow, Step, attributes, segment};
+use super::super::mmu::InvPcid;
 use super::super::op::Op;
 use super::descriptor::kind;
 use super::instruction;
@@ -16,8 +17,6 @@ pub(super) mod cr0 {
     pub const TS: u64 = 1 << 3;
     /// Always 1.
     pub const ET: u64 = 1 << 4;
-    /// Write protect.
-    pub const WP: u64 = 1 << 16;
     /// Not write-through.
     pub const NW: u64 = 1 << 29;
     /// Cache disable.
@@ -56,9 +55,6 @@ pub(super) mod cr4 {
     pub const PKE: u64 = 1 << 22;
     /// Protection keys for supervisor pages.
     pub const PKS: u64 = 1 << 24;
-    /// What translations depend on.
-    pub const PAGING: u64 = PSE | PAE | PGE | LA57 | PCIDE | SMEP | SMAP | PKE | PKS;
-
     /// The bits that need a feature.
     pub const FEATURES: [(u64, &str); 19] = [
         (1 << 0, "vme"),
@@ -176,7 +172,7 @@ pub(super) fn invlpg(cpu: &mut Cpu, op: &Op) -> Step {
     let base = cpu.segments[usize::from(op.mem.segment & 7)].base;
     let linear = base.wrapping_add(offset) & cpu.linear_mask;
     if cpu.is_canonical(linear) {
-        cpu.tlb_flush_page(linear);
+        cpu.mmu.flush_page(linear);
     }
     Ok(Flow::End)
 }
@@ -194,8 +190,19 @@ pub(super) fn invpcid(cpu: &mut Cpu, op: &Op) -> Step {
     if kind > 3 || low & !0xfff != 0 || pcid_off || kind == 0 && !cpu.is_canonical(linear) {
         return Err(cpu.raise(Exception::gp(0)));
     }
-    cpu.tlb_invalidate(kind, pcid, linear);
+    let pcid = pcid as u16;
+    cpu.mmu.invpcid(match kind {
+        0 => InvPcid::Address { pcid, linear },
+        1 => InvPcid::Space { pcid },
+        2 => InvPcid::All,
+        _ => InvPcid::NonGlobal,
+    });
     Ok(Flow::End)
+}
+
+/// Paging with PAE, but for long mode.
+fn is_pae(cr0: u64, cr4: u64) -> bool {
+    cr0 & cr0::PG != 0 && cr4 & cr4::PAE != 0
 }
 
 impl Cpu {
@@ -205,10 +212,6 @@ impl Cpu {
             return Err(self.raise(Exception::gp(0)));
         }
         Ok(())
-    }
-
-    fn is_pae(&self, cr0: u64, cr4: u64) -> bool {
-        cr0 & cr0::PG != 0 && cr4 & cr4::PAE != 0 && self.efer & efer::LMA == 0
     }
 
     /// Writes CR0 (SDM volume 3, 2.5; volume 2, MOV to control registers).
@@ -223,20 +226,11 @@ impl Cpu {
         }
         let value = value & cr0::KNOWN | cr0::ET;
         let becomes_long = value & cr0::PG != 0 && self.efer & efer::LME != 0;
-        let old = (self.cr0, self.efer);
+        if !becomes_long && is_pae(value, self.cr4) && changed & (cr0::PG | cr0::NW | cr0::CD) != 0 {
+            self.load_pdptes(self.cr3)?;
+        }
         self.efer = if becomes_long { self.efer | efer::LMA } else { self.efer & !efer::LMA };
-        if self.is_pae(value, self.cr4) && changed & (cr0::PG | cr0::NW | cr0::CD) != 0 {
-            // The pointers are read as the new paging will; a bad one leaves everything as it was.
-            self.cr0 = value;
-            if let Err(fault) = self.load_pointers(self.cr3) {
-                (self.cr0, self.efer) = old;
-                return Err(fault);
-            }
-        }
         self.cr0 = value;
-        if changed & (cr0::PG | cr0::PE | cr0::WP) != 0 {
-            self.tlb_flush_all();
-        }
         self.mode_changed();
         Ok(())
     }
@@ -259,16 +253,16 @@ impl Cpu {
         if self.is_long() && address >> self.model.phys_bits() != 0 {
             return Err(self.raise(Exception::gp(0)));
         }
-        if self.is_pae(self.cr0, self.cr4) {
-            self.load_pointers(address)?;
+        if !self.is_long() && is_pae(self.cr0, self.cr4) {
+            self.load_pdptes(address)?;
         }
         self.cr3 = address;
-        self.tlb_switch(keep);
+        self.switch_cr3(keep);
         Ok(())
     }
 
     /// The bits of CR4 that the model has.
-    fn cr4_known(&self) -> u64 {
+    pub(super) fn cr4_known(&self) -> u64 {
         let has = |(bit, name): &(u64, &str)| if self.model.has(name) { *bit } else { 0 };
         cr4::FEATURES.iter().map(has).fold(cr4::ALWAYS, |known, bit| known | bit)
     }
@@ -285,17 +279,10 @@ impl Cpu {
             return Err(self.raise(Exception::gp(0)));
         }
         let reload = cr4::PAE | cr4::PGE | cr4::PSE | cr4::SMEP;
-        if self.is_pae(self.cr0, value) && changed & reload != 0 {
-            let old = std::mem::replace(&mut self.cr4, value);
-            if let Err(fault) = self.load_pointers(self.cr3) {
-                self.cr4 = old;
-                return Err(fault);
-            }
+        if !self.is_long() && is_pae(self.cr0, value) && changed & reload != 0 {
+            self.load_pdptes(self.cr3)?;
         }
         self.cr4 = value;
-        if changed & cr4::PAGING != 0 {
-            self.tlb_flush_all();
-        }
         self.mode_changed();
         Ok(())
     }
@@ -316,18 +303,19 @@ impl Cpu {
         Ok(())
     }
 
+    /// The bits of IA32_EFER that the model has.
+    pub(super) fn efer_known(&self) -> u64 {
+        let has = |(bit, name): &(u64, &str)| if self.model.has(name) { *bit } else { 0 };
+        efer::FEATURES.iter().map(has).fold(efer::LMA, |known, bit| known | bit)
+    }
+
     /// Writes IA32_EFER; `false`: #GP.
     pub(super) fn write_efer(&mut self, value: u64) -> bool {
-        let has = |(bit, name): &(u64, &str)| if self.model.has(name) { *bit } else { 0 };
-        let known = efer::FEATURES.iter().map(has).fold(efer::LMA, |known, bit| known | bit);
         let changed = value ^ self.efer;
-        if value & !known != 0 || changed & efer::LME != 0 && self.cr0 & cr0::PG != 0 {
+        if value & !self.efer_known() != 0 || changed & efer::LME != 0 && self.cr0 & cr0::PG != 0 {
             return false;
         }
         self.efer = value & !efer::LMA | self.efer & efer::LMA;
-        if changed & efer::NXE != 0 {
-            self.tlb_flush_all();
-        }
         self.mode_changed();
         true
     }

@@ -36,10 +36,6 @@ impl CpuidTable {
         rows.into_iter().find(|leaf| leaf.index.is_none_or(|its| its == index))
     }
 
-    fn has(&self, function: u32) -> bool {
-        self.find(function, 0).is_some()
-    }
-
     /// The function that answers: beyond the last one of its range Intel's processors give the last basic leaf.
     fn answering(&self, function: u32, amd: bool) -> u32 {
         let range = function & 0xffff_0000;
@@ -73,11 +69,6 @@ impl Cpu {
             let khz = if model.tells_frequency() { TSC_KHZ } else { 0 };
             Box::new(CpuidTable::new(model.cpuid(index, khz)))
         })
-    }
-
-    /// Whether CPUID shows KVM.
-    pub(super) fn shows_kvm(&mut self) -> bool {
-        self.cpuid_table().has(HYPERVISOR)
     }
 
     /// What CPUID answers: EAX, EBX, ECX, EDX.
@@ -123,7 +114,7 @@ impl Cpu {
     /// Bytes of the XSAVE area for the components that XCR0 enables, in standard or compacted form (SDM volume 1, 13.4).
     fn xsave_size(&mut self, compacted: bool) -> u32 {
         const LEGACY_AND_HEADER: u32 = 0x240;
-        let enabled = self.xcr0();
+        let enabled = self.vector.xcr0();
         let table = self.cpuid_table();
         (2..63).filter(|number| enabled >> number & 1 != 0).fold(LEGACY_AND_HEADER, |end, number| {
             match table.find(0xd, number) {

@@ -6,6 +6,7 @@
 use crate::cpu::Mode;
 
 use super::super::cpu::{Cpu, Exception, Fault, Flow, Step, rflags};
+use super::super::mmu::events;
 use super::super::op::Op;
 use super::control::cr4;
 use super::instruction;
@@ -31,23 +32,19 @@ const DR7_ONES: u64 = 0x400;
 /// DR7: L0-G3.
 const DR7_ENABLED: u64 = 0xff;
 
-/// What makes a breakpoint hit: its R/W field.
+/// The accesses that this module compares; those to memory are the MMU's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Access {
     Execute,
-    Write,
     Port,
-    Read,
 }
 
 impl Access {
-    /// Whether a breakpoint with this R/W field watches the access.
-    fn is_watched(self, field: u64, io: bool) -> bool {
-        match field {
-            0 => self == Self::Execute,
-            1 => self == Self::Write,
-            2 => io && self == Self::Port,
-            _ => matches!(self, Self::Read | Self::Write),
+    /// The R/W field of breakpoints that watch it.
+    fn field(self) -> u64 {
+        match self {
+            Self::Execute => 0,
+            Self::Port => 2,
         }
     }
 }
@@ -84,7 +81,7 @@ pub(super) fn mov_to_debug(cpu: &mut Cpu, op: &Op) -> Step {
         7 => value & DR7_WRITABLE | DR7_ONES,
         _ => value,
     };
-    cpu.tlb_watch_changed();
+    cpu.debug_registers_changed();
     Ok(Flow::End)
 }
 
@@ -114,10 +111,12 @@ impl Cpu {
         if control & DR7_ENABLED == 0 {
             return 0;
         }
-        let io = self.cr4 & cr4::DE != 0;
+        if access == Access::Port && self.cr4 & cr4::DE == 0 {
+            return 0;
+        }
         (0..4).fold(0, |hits, number| {
             let enabled = control >> (2 * number) & 3 != 0;
-            let watched = access.is_watched(control >> (16 + 4 * number) & 3, io);
+            let watched = control >> (16 + 4 * number) & 3 == access.field();
             let size = match control >> (18 + 4 * number) & 3 {
                 0 => 1,
                 1 => 2,
@@ -146,14 +145,8 @@ impl Cpu {
         }
     }
 
-    /// Notes that the running instruction accesses data at a linear address; called for pages with breakpoints.
-    pub fn note_data_access(&mut self, linear: u64, len: u64, write: bool) {
-        let access = if write { Access::Write } else { Access::Read };
-        self.system.debug_hits |= self.hits(access, linear, len);
-    }
-
     /// Notes that the running instruction accesses I/O ports.
-    pub fn note_port_access(&mut self, port: u16, len: u64) {
+    pub(super) fn note_port_access(&mut self, port: u16, len: u64) {
         self.system.debug_hits |= self.hits(Access::Port, u64::from(port), len);
     }
 
@@ -166,6 +159,12 @@ impl Cpu {
     #[inline]
     pub fn debug_after(&mut self, stepped: bool, shadow: u8) -> Result<(), Fault> {
         let stepped = self.system.step_after.take().unwrap_or(stepped);
+        if self.mmu.watches.registers != 0 {
+            self.system.debug_hits |= u64::from(std::mem::take(&mut self.mmu.watches.registers));
+            if self.mmu.watches.debugger.is_none() {
+                self.mmu.events &= !events::WATCH_HIT;
+            }
+        }
         if !stepped && self.system.debug_hits == 0 || self.shadow & 1 != 0 && shadow & 1 == 0 {
             return Ok(());
         }
@@ -178,17 +177,5 @@ impl Cpu {
     pub(super) fn note_debug(&mut self, payload: u64) {
         self.dr[6] = self.dr[6] & !DR6_B | payload & DR6_WRITABLE | DR6_ONES;
         self.dr[7] &= !DR7_GD;
-    }
-
-    /// Linear addresses and lengths of the enabled data breakpoints, for the MMU.
-    #[must_use]
-    pub fn data_breakpoints(&self) -> Vec<(u64, u64)> {
-        let control = self.dr[7];
-        let enabled = |number: &u64| control >> (2 * number) & 3 != 0 && control >> (16 + 4 * number) & 1 != 0;
-        let range = |number: u64| {
-            let size = [1, 2, 8, 4][(control >> (18 + 4 * number) & 3) as usize];
-            (self.dr[number as usize] & !(size - 1), size)
-        };
-        (0..4).filter(enabled).map(range).collect()
     }
 }

@@ -214,7 +214,7 @@ impl Cpu {
             return Ok(());
         }
         if let Some(address) = self.descriptor_address(selector) {
-            self.change_linear(address.wrapping_add(5), |byte| byte | 1)?;
+            self.update_linear::<u8>(address.wrapping_add(5), |byte| byte | 1)?;
         }
         descriptor.low |= 1 << 40;
         Ok(())
@@ -223,11 +223,10 @@ impl Cpu {
     /// Sets or clears the busy bit of a TSS descriptor in its table.
     pub(super) fn mark_busy(&mut self, selector: u16, busy: bool) -> Result<(), Fault> {
         let bit = kind::BUSY as u8;
-        match self.descriptor_address(selector) {
-            Some(address) => {
-                self.change_linear(address.wrapping_add(5), |byte| if busy { byte | bit } else { byte & !bit })
-            }
-            None => Ok(()),
+        if let Some(address) = self.descriptor_address(selector) {
+            let change = |byte: u8| if busy { byte | bit } else { byte & !bit };
+            self.update_linear(address.wrapping_add(5), change)?;
         }
+        Ok(())
     }
 }

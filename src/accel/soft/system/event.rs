@@ -160,6 +160,7 @@ impl Cpu {
         }
         self.shadow = 0;
         self.system.debug_hits = 0;
+        self.mmu.watches.registers = 0;
         Ok(())
     }
 

@@ -130,7 +130,7 @@ pub(super) fn clac_stac(cpu: &mut Cpu, op: &Op) -> Step {
     }
     cpu.flags =
         if instruction(op).mnemonic() == Mnemonic::Stac { cpu.flags | rflags::AC } else { cpu.flags & !rflags::AC };
-    cpu.mode_changed();
+    cpu.rights_changed();
     Ok(Flow::Next)
 }
 
@@ -138,22 +138,4 @@ pub(super) fn clac_stac(cpu: &mut Cpu, op: &Op) -> Step {
 pub(super) fn serialize(cpu: &mut Cpu, _op: &Op) -> Step {
     cpu.require_feature("serialize")?;
     Ok(Flow::End)
-}
-
-/// VMCALL and VMMCALL: a hypervisor that the guest sees is KVM, whose hypercalls these are (Linux
-/// `Documentation/virt/kvm/x86/hypercalls.rst`); none is offered.
-pub(super) fn hypercall(cpu: &mut Cpu, _op: &Op) -> Step {
-    const ENOSYS: i64 = -1000;
-    const EPERM: i64 = -1;
-    if !cpu.shows_kvm() {
-        return Err(cpu.raise(Exception::UD));
-    }
-    let answer = if cpu.cpl == 0 { ENOSYS } else { EPERM };
-    let answer = answer.cast_unsigned();
-    if cpu.mode == crate::cpu::Mode::Long64 {
-        cpu.set_reg64(gpr::RAX as u8, answer);
-    } else {
-        cpu.set_reg32(gpr::RAX as u8, answer as u32);
-    }
-    Ok(Flow::Next)
 }

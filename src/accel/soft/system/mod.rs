@@ -14,14 +14,15 @@ mod debug;
 mod descriptor;
 mod event;
 mod far;
-mod hooks;
 mod interrupt;
 mod misc;
 mod msr;
 mod registers;
 mod reset;
 mod segment;
+mod smm;
 mod stack;
+mod state;
 mod syscall;
 mod tables;
 mod task;
@@ -139,7 +140,7 @@ fn privileged(instruction: &Instruction) -> Option<Handler> {
         Mnemonic::Mwait => misc::mwait,
         Mnemonic::Clac | Mnemonic::Stac => misc::clac_stac,
         Mnemonic::Serialize => misc::serialize,
-        Mnemonic::Vmcall | Mnemonic::Vmmcall => misc::hypercall,
+        Mnemonic::Rsm => smm::rsm,
         Mnemonic::Cpuid => cpuid::cpuid,
         Mnemonic::Rdmsr => msr::rdmsr,
         Mnemonic::Wrmsr => msr::wrmsr,

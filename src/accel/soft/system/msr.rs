@@ -169,7 +169,7 @@ impl Cpu {
             number::UCODE_REVISION if self.is_amd() => UCODE_AMD,
             number::UCODE_REVISION => UCODE_INTEL,
             number::XSS if self.model.has("xsaves") => 0,
-            number::PKRS if self.model.has("pks") => system.pkrs,
+            number::PKRS if self.model.has("pks") => u64::from(self.mmu.pkrs()),
             number::DEBUGCTL => 0,
             _ => {
                 return self
@@ -216,7 +216,7 @@ impl Cpu {
             // An update for another processor: it does not apply.
             number::UCODE_TRIGGER | number::UCODE_REVISION => {}
             number::XSS => return self.model.has("xsaves") && value == 0,
-            number::PKRS if self.model.has("pks") && value >> 32 == 0 => self.system.pkrs = value,
+            number::PKRS if self.model.has("pks") && value >> 32 == 0 => self.mmu.set_pkrs(value as u32),
             number::DEBUGCTL => return value == 0,
             _ => {
                 return self.write_memory_types(msr, value)

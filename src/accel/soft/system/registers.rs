@@ -57,7 +57,6 @@ pub struct SystemRegisters {
     pub(super) spec_ctrl: u64,
     pub(super) virt_spec_ctrl: u64,
     pub(super) tsx_ctrl: u64,
-    pub(super) pkrs: u64,
     pub(super) hwcr: u64,
     pub(super) de_cfg: u64,
     /// IA32_APIC_BASE of a processor without a local APIC.
@@ -70,6 +69,12 @@ pub struct SystemRegisters {
     pub(super) debug_hits: u64,
     /// Whether a single-step trap follows the instruction that just ran, where it is not for TF before it to say.
     pub(super) step_after: Option<bool>,
+    /// In system management mode.
+    pub(super) smm: bool,
+    /// Non-maskable interrupts were held back when it was entered.
+    pub(super) smm_in_nmi: bool,
+    /// Where system management mode keeps the registers.
+    pub(super) smbase: u64,
 
     /// CPUID's answers, made when first asked for.
     pub(super) cpuid: Option<Box<CpuidTable>>,
@@ -80,12 +85,15 @@ impl SystemRegisters {
     const PAT: u64 = 0x0007_0406_0007_0406;
     /// Fast strings.
     const MISC_ENABLE: u64 = 1;
+    /// Where system management mode begins after reset.
+    const SMBASE: u64 = 0x30000;
 
     /// After RESET (SDM volume 3, table 10-1), `now_ns` on the machine's clock: the time-stamp counter begins at 0.
     pub(super) fn power_on(now_ns: u64) -> Self {
         Self {
             pat: Self::PAT,
             misc_enable: Self::MISC_ENABLE,
+            smbase: Self::SMBASE,
             machine_check: MachineCheck {
                 control: u64::MAX,
                 banks: [[u64::MAX, 0, 0, 0]; BANKS],

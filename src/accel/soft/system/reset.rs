@@ -19,7 +19,7 @@ impl Cpu {
         let bootstrap = if self.index == 0 { APIC_BASE_BSP } else { 0 };
         self.system.apic_base = APIC_PAGE | APIC_BASE_ENABLE | bootstrap;
         self.set_tsc_offset(self.system.tsc_offset);
-        self.tlb_flush_all();
+        self.mmu.flush_all();
     }
 
     /// INIT: the registers of RESET, except the caches' bits, the vector registers, the time-stamp counter and the MSRs
@@ -30,7 +30,7 @@ impl Cpu {
         self.load_registers(&state);
         let system = &mut self.system;
         (system.nmi_blocked, system.debug_hits, system.step_after) = (false, 0, None);
-        self.tlb_flush_all();
+        self.mmu.flush_all();
         if let Some(apic) = &self.apic {
             apic.init();
         }

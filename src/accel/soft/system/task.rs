@@ -201,7 +201,7 @@ impl Cpu {
         self.dr[7] &= !0x155;
         if layout.width == 4 && self.cr0 & CR0_PG != 0 {
             self.cr3 = image.cr3;
-            self.tlb_switch(false);
+            self.switch_cr3(false);
         }
         self.gpr[..8].copy_from_slice(&image.gpr);
         self.rip = image.ip;
@@ -225,7 +225,7 @@ impl Cpu {
     /// Loads and checks what descriptors are behind the selectors (SDM volume 3, table 8-1).
     fn load_task(&mut self, image: &Image, reason: Reason) -> Result<(), Fault> {
         if self.cr0 & CR0_PG != 0 && self.cr4 & 1 << 5 != 0 {
-            self.load_pointers(self.cr3)?;
+            self.load_pdptes(self.cr3)?;
         }
         self.ldtr = self.task_ldt(image.ldt)?;
         if self.flags & rflags::VM == 0 {
@@ -292,11 +292,18 @@ impl Cpu {
         self.switch_task(link, Reason::Return, next)
     }
 
-    /// Whether code at the present level may use `len` ports from `port` (SDM volume 1, 19.5; volume 3, 20.2.8).
+    /// Whether code at the present level may use `len` ports from `port` (SDM volume 1, 19.5; volume 3, 20.2.8). Notes
+    /// breakpoints on them.
     ///
     /// # Errors
     /// #GP(0) if it may not.
     pub fn check_io(&mut self, port: u16, len: u64) -> Result<(), Fault> {
+        self.check_io_rights(port, len)?;
+        self.note_port_access(port, len);
+        Ok(())
+    }
+
+    fn check_io_rights(&mut self, port: u16, len: u64) -> Result<(), Fault> {
         let iopl = self.flags >> 12 & 3;
         let free = self.cr0 & 1 == 0 || self.flags & rflags::VM == 0 && u64::from(self.cpl) <= iopl;
         if free {

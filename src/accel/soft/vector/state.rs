@@ -207,6 +207,11 @@ impl VectorState {
         self.xcr0
     }
 
+    /// Takes XCR0 of a saved state, as far as the processor has its components; x87 is always on.
+    pub fn load_xcr0(&mut self, value: u64) {
+        self.xcr0 = value & self.layout.supported | 1;
+    }
+
     /// MXCSR.
     #[must_use]
     pub fn mxcsr(&self) -> u32 {

@@ -208,3 +208,45 @@ fn general_detect_guards_the_debug_registers() {
     assert_eq!((kit.vector(), kit.stack32(0)), (Some(1), CODE as u32));
     assert_eq!((kit.cpu().dr[6], kit.cpu().dr[7]), (0xffff_2ff0, 0x400));
 }
+
+#[test]
+fn a_data_breakpoint_hits_after_the_instruction() {
+    let mut kit = Kit::protected("max", 0);
+    kit.cpu().gpr[0] = 0x7004;
+    kit.run(&[0x0f, 0x23, 0xc0]); // mov dr0, eax
+    kit.cpu().gpr[0] = 0x000d_0402; // 4 bytes, writes, global
+    kit.run(&[0x0f, 0x23, 0xf8]); // mov dr7, eax
+    kit.cpu().gpr[3] = 0x7006;
+    kit.run(&[0x8a, 0x0b]); // mov cl, [ebx]: a read
+    assert_eq!(kit.vector(), None);
+    let next = kit.cpu().rip + 2;
+    kit.run(&[0x88, 0x0b]); // mov [ebx], cl
+    assert_eq!((kit.vector(), u64::from(kit.stack32(0))), (Some(1), next));
+    assert_eq!(kit.cpu().dr[6], 0xffff_0ff1);
+}
+
+#[test]
+fn a_port_breakpoint_needs_de() {
+    for (cr4, vector) in [(0, None), (8, Some(1))] {
+        let mut kit = Kit::protected("max", 0);
+        kit.cpu().cr4 = cr4;
+        kit.cpu().dr[1] = 0x80;
+        kit.cpu().dr[7] = 0x0020_0404;
+        assert!(kit.cpu().check_io(0x80, 1).is_ok());
+        kit.run(&[0x40]); // inc eax
+        assert_eq!(kit.vector(), vector);
+    }
+}
+
+#[test]
+fn mov_ss_holds_a_breakpoint_back() {
+    let mut kit = Kit::protected("max", 0);
+    kit.put16(0x7000, selector::DATA32);
+    kit.cpu().dr[0] = 0x7000;
+    kit.cpu().dr[7] = 0x0003_0402;
+    kit.cpu().debug_registers_changed();
+    kit.code(&[0x8e, 0x15, 0, 0x70, 0, 0, 0x40]).steps(1); // mov ss, [0x7000]; inc eax
+    assert_eq!((kit.vector(), kit.cpu().shadow), (None, 1));
+    kit.steps(1);
+    assert_eq!((kit.vector(), u64::from(kit.stack32(0))), (Some(1), CODE + 7));
+}

@@ -1,7 +1,9 @@
 //! Tests by family, on a bench with descriptor tables, a TSS and page tables that map its RAM one to one.
 
 mod control;
+mod faults;
 mod real;
+mod state;
 mod transfer;
 
 use crate::cpu::{Segment, Table};
