@@ -322,6 +322,8 @@ mod tests {
         assert!(state.wants(&metadata(Level::Warn, "dromaius::hw")));
         assert!(!state.wants(&metadata(Level::Trace, "ide_exec_cmd")));
         assert_eq!(state.level(), LevelFilter::Info);
+        // Of an odd packet the crate says something at level info.
+        assert!(!state.wants(&metadata(Level::Info, "gdbstub::stub::core_impl")));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The accelerator is a parameter. On the KVM of the build machines (shared/KVM-HERE.md) software breakpoints and
 //! watchpoints do not work at privilege level 0; they are asked for where [`Accel`] says that they do.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use crate::machine::{Folder, Machine, PATIENCE, has_kvm, wait_for};
@@ -173,6 +175,51 @@ fn software_breakpoints_and_watchpoints_stop() {
         assert_eq!(gdb.ask(&format!("z2,{COUNTER:x},8")), "OK");
         assert_eq!(gdb.ask(&format!("Z3,{COUNTER:x},8")), "OK");
         assert_eq!(gdb.ask("vCont;c"), format!("T05thread:p01.01;rwatch:{COUNTER:x};"));
+    }
+}
+
+/// How KVM gets its software breakpoints; whether the guest stops there depends on the host.
+#[test]
+fn under_kvm_a_software_breakpoint_is_an_int3_until_the_debugger_goes() {
+    for accel in accelerators().into_iter().filter(|accel| accel.name == "kvm") {
+        let folder = Folder::new();
+        let _machine = start(&folder, accel, "-S -smp 2");
+        let mut gdb = at_main(&folder);
+        let before = gdb.memory(READ);
+        assert_eq!(gdb.ask(&format!("Z0,{READ:x},1")), "OK");
+        assert_eq!(gdb.memory(READ), before & !0xff | 0xcc);
+        assert_eq!(gdb.ask("Z0,400000,1"), "E22", "there is nothing at 4 MiB");
+        assert_eq!(gdb.memory(READ), before & !0xff | 0xcc);
+        assert_eq!(gdb.ask(&format!("z0,{READ:x},1")), "OK");
+        assert_eq!(gdb.memory(READ), before);
+        assert_eq!(gdb.ask(&format!("Z0,{READ:x},1")), "OK");
+        drop(gdb);
+        let mut gdb = Client::connect(&folder.path("gdb"));
+        assert_eq!(gdb.ask("Hg1"), "OK");
+        assert_eq!(gdb.memory(READ), before);
+    }
+}
+
+#[test]
+fn the_monitor_opens_and_closes_the_server() {
+    for accel in accelerators() {
+        let folder = Folder::new();
+        let _machine = start(&folder, accel, "-S -monitor unix:hmp,server=on,wait=off");
+        let mut gdb = Client::connect(&folder.path("gdb"));
+        let other = folder.arg("other");
+        let device = format!("unix:{other},server=on,wait=off");
+        // Not through the server that would go.
+        assert_eq!(
+            gdb.monitor(&format!("gdbserver {device}")),
+            format!("Could not open gdbserver on device '{device}'\n")
+        );
+        let mut hmp = UnixStream::connect(folder.path("hmp")).unwrap();
+        hmp.write_all(format!("gdbserver {device}\n").as_bytes()).unwrap();
+        let mut second = Client::connect(&folder.path("other"));
+        assert_eq!(second.ask("?"), "T05thread:01;");
+        assert!(second.monitor("info chardev").contains(&format!("gdb: filename=unix:{other},server=on")));
+        hmp.write_all(b"gdbserver none\n").unwrap();
+        wait_for("the server to go", PATIENCE, || UnixStream::connect(folder.path("other")).is_err().then_some(()));
     }
 }
 
