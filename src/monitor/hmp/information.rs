@@ -108,6 +108,20 @@ pub(super) fn pic(hmp: &mut Hmp<'_>, _: &Args) -> CommandResult {
     Ok(())
 }
 
+pub(super) fn lapic(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
+    const EXTENDED: u64 = 1 << 10;
+    let wanted = args.optional_number("apic-id").map(|id| u32::try_from(id).unwrap_or(u32::MAX));
+    for cpu in hmp.control().cpus() {
+        let state = hmp.control().cpu_state(cpu.index)?;
+        if wanted.map_or(cpu.index == hmp.state.cpu, |id| text::lapic_id(&state.lapic) == id) {
+            hmp.print(text::lapic(cpu.index, &state.lapic, state.apic_base & EXTENDED != 0));
+            return Ok(());
+        }
+    }
+    hmp.print("No CPU available\n");
+    Ok(())
+}
+
 pub(super) fn pci(hmp: &mut Hmp<'_>, _: &Args) -> CommandResult {
     let devices = hmp.control().pci_devices();
     hmp.print(text::pci_devices(&devices));

@@ -340,6 +340,13 @@ pub static INFO: &[Command] = &[
     Command::new("hotpluggable-cpus", "", "Show information about hotpluggable CPUs", &[], info::hotpluggable_cpus),
     Command::new("irq", "", "show the interrupts statistics (if available)", &[], info::irq),
     Command::new("kvm", "", "show KVM information", &[], info::kvm),
+    Command::new(
+        "lapic",
+        "[apic-id]",
+        "show local apic state (apic-id: local apic to read, default is which of current CPU)",
+        &[arg("apic-id", Kind::OptionalInt)],
+        info::lapic,
+    ),
     Command::new("mem", "", "show the active virtual memory mappings", &[], info::mem),
     Command::new(
         "memory_size_summary",
