@@ -191,6 +191,15 @@ pub trait Accelerator: Send + Sync {
         Ok(())
     }
 
+    /// Whether ticks of the in-kernel PIT that the guest was too slow for are lost, instead of delivered later (the
+    /// default). Returns false if there is no such PIT. Called before the first vCPU is made.
+    ///
+    /// # Errors
+    /// The host refuses.
+    fn set_pit_discards_lost_ticks(&self, _discards: bool) -> Result<bool, AccelError> {
+        Ok(false)
+    }
+
     /// Posts the guest's writes to these ranges from now on, if it can: the queue. Called once, before the first vCPU is
     /// made.
     ///

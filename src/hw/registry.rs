@@ -128,6 +128,20 @@ pub const CLASSES: &[Class] = &[
     )
     .part_of_the_machine(),
     Class {
+        name: "kvm-pit",
+        alias: None,
+        bus: Some("ISA"),
+        category: Category::Misc,
+        description: None,
+        user_creatable: false,
+        properties: &[Property::new(
+            "lost_tick_policy",
+            Kind::Word("LostTickPolicy", &["discard", "delay", "slew"]),
+            Some("delay"),
+        )
+        .described("Policy for handling lost ticks (discard/delay/slew)")],
+    },
+    Class {
         name: "VGA",
         alias: None,
         bus: Some("PCI"),

@@ -10,6 +10,7 @@ use crate::hw::display::vga::Vga;
 use crate::ui::{ConsoleKind, ConsoleSource, Refresh, Surface};
 
 use super::build::{BuildError, Surroundings};
+use super::chips::ChipOptions;
 use super::config::Config;
 use super::devices::{Placed, Site};
 use super::drives::Drives;
@@ -36,6 +37,8 @@ pub struct Boot {
 pub struct Assembled {
     /// The board's own chips.
     pub pc: Pc,
+    /// Their options.
+    pub chips: ChipOptions,
     /// What the command line added.
     pub placed: Placed,
     /// The BIOS file's name and length in bytes; `None` with firmware in flash memory.
@@ -112,11 +115,13 @@ pub fn assemble(
         }
     };
     let present = |list: &[Option<String>]| u8::try_from(list.iter().flatten().count()).unwrap_or(u8::MAX);
+    let chips = ChipOptions::read(config)?;
     let options = PcOptions {
         mem_merge: config.machine.switch("mem-merge", true),
         ram_size: config.memory.size,
         hpet: machine_flag(config, "hpet", true),
         rtc: config.rtc,
+        chips,
         serial_ports: present(&config.serials),
         parallel_port: present(&config.parallels) > 0,
     };
@@ -171,7 +176,7 @@ pub fn assemble(
     drop(board);
     surroundings.display.set_guest_input(Arc::new(Ps2Input::new(Arc::clone(&wiring.cell), pc.i8042)));
     let controllers = wiring.controllers.clone();
-    Ok(Assembled { pc, placed, bios, interrupts: wiring.irqs.counter(), controllers, fw_cfg_files })
+    Ok(Assembled { pc, chips, placed, bios, interrupts: wiring.irqs.counter(), controllers, fw_cfg_files })
 }
 
 /// A display adapter as a console.

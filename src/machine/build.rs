@@ -16,6 +16,7 @@ use crate::mem::GuestRam;
 use crate::ui::Display;
 
 use super::assemble::{self, Assembled, Boot, LateFaults, VgaConsole};
+use super::chips::ChipOptions;
 use super::config::Config;
 use super::control::{Machine, MachineEvent, Parts, RunState};
 use super::drives::Drives;
@@ -164,6 +165,12 @@ pub fn build_on(
         model = Some(resolved);
     }
 
+    if let Some(discards) = ChipOptions::read(config)?.pit_discards
+        && !accelerator.set_pit_discards_lost_ticks(discards).map_err(text_of)?
+    {
+        let policy = if discards { "discard" } else { "delay" };
+        warnings.push(format!("warning: global kvm-pit.lost_tick_policy={policy} not used"));
+    }
     let mut pc = None;
     if config.machine.kind != "none" {
         let (lines, controllers) = match (accelerator.irqchip(), &model) {

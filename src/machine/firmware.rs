@@ -11,6 +11,7 @@ use crate::hw::firmware::{self, BootPlan, KernelError, KernelFiles, rom};
 use crate::hw::smbios::{self, Processors, SmbiosConfig};
 
 use super::build::BuildError;
+use super::chips::ChipOptions;
 use super::config::{BootSpec, Config, FwCfgSource, KernelSpec};
 use super::layout::{RamLayout, effective_order};
 
@@ -60,8 +61,11 @@ pub fn fill(config: &Config, facts: &Facts) -> Result<FwCfgBuilder, BuildError> 
         cfg.add_file(name, bytes).map_err(|error| BuildError::Text(error.to_string()))
     };
     file(&mut cfg, "etc/e820", facts.layout.e820())?;
+    let chips = ChipOptions::read(config)?;
     // One byte a sleep state: bit 7 offers it, the rest is its type. S0, S3, S4 and S5 exist.
-    file(&mut cfg, "etc/system-states", vec![0x80, 0, 0, 0x81, 0x82, 0x80])?;
+    let offered = |disabled: u8, kind: u8| if disabled == 0 { 0x80 | kind } else { kind };
+    let (s3, s4) = (offered(chips.disable_s3, 1), offered(chips.disable_s4, chips.s4_type));
+    file(&mut cfg, "etc/system-states", vec![0x80, 0, 0, s3, s4, 0x80])?;
 
     boot(&mut cfg, config, facts, &mut file)?;
     let tables = acpi::build(&acpi_config(config, facts)?);
@@ -170,6 +174,7 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
 }
 
 fn acpi_config(config: &Config, facts: &Facts) -> Result<AcpiConfig, BuildError> {
+    let chips = ChipOptions::read(config)?;
     let mut extra = Vec::new();
     for table in &config.acpi_tables {
         extra.push(acpi_table(table)?);
@@ -182,8 +187,8 @@ fn acpi_config(config: &Config, facts: &Facts) -> Result<AcpiConfig, BuildError>
         parallel_ports: facts.parallel_ports.clone(),
         pci_hole: pci_hole(facts.layout),
         pci_hole_64: (facts.layout.above_4g > 0).then(|| (end, end + (32 << 30) - 1)),
-        s3: true,
-        s4: true,
+        s3: chips.disable_s3 == 0,
+        s4: (chips.disable_s4 == 0).then_some(chips.s4_type),
         i8042: true,
         extra,
         oem_id: padded(property(config, "x-oem-id").unwrap_or("DROMAI")),

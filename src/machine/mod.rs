@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 mod assemble;
 mod build;
+mod chips;
 pub mod config;
 mod control;
 mod devices;
@@ -22,6 +23,7 @@ mod vcpu;
 
 pub use assemble::Assembled;
 pub use build::{BuildError, Built, Surroundings, build, build_on};
+pub use chips::ChipOptions;
 pub use control::{Cause, ControlError, EventListener, Machine, MachineEvent, MachineTime, Parts, RunState};
 pub use devices::{Placed, PlacedDevice, PlacedDrive};
 pub use drives::{Drive, Drives, open_another};

@@ -22,10 +22,11 @@ use crate::hw::ide::{self, Chip, DriveOptions, FaultSink, PiixIde};
 use crate::hw::input::i8042::{self, I8042};
 use crate::hw::timer::hpet::{self, Hpet, LegacyGate};
 use crate::hw::timer::i8254::{self, I8254};
-use crate::hw::timer::mc146818::{self, LostTicks, Mc146818, TimeSource};
+use crate::hw::timer::mc146818::{self, Mc146818, TimeSource};
 use crate::mem::{Backing, GuestRam, RamBlock, RomWrites};
 
 use super::build::BuildError;
+use super::chips::ChipOptions;
 use super::config::{RtcBase, RtcClock, RtcSpec};
 use super::fabric::IrqFabric;
 use super::flash::{FlashUnit, PlacedFlash};
@@ -135,6 +136,8 @@ pub struct PcOptions {
     pub hpet: bool,
     /// `-rtc`.
     pub rtc: RtcSpec,
+    /// `-global` for chips of the board.
+    pub chips: ChipOptions,
     /// Serial ports of the board.
     pub serial_ports: u8,
     /// Whether it has a parallel port.
@@ -287,7 +290,7 @@ pub fn build(wiring: &Wiring, options: &PcOptions, firmware: Firmware, faults: F
 
     let rtc_gate = LegacyGate::new(wiring.irqs.sink());
     let rtc_irq = IrqLine::new(Arc::clone(&rtc_gate) as Arc<dyn LineSink>, 8);
-    let rtc = add_rtc(board, wiring, options.rtc, rtc_irq);
+    let rtc = add_rtc(board, wiring, options, rtc_irq);
     if options.hpet {
         add_hpet(board, wiring, rtc_gate);
     }
@@ -311,17 +314,18 @@ fn ahead_of_utc_seconds(now_seconds: i64) -> i64 {
     crate::host::zone::local_time(now_seconds).map_or(0, |local| local.ahead_seconds)
 }
 
-fn add_rtc(board: &mut Board, wiring: &Wiring, spec: RtcSpec, irq: IrqLine) -> DeviceRef<Mc146818> {
+fn add_rtc(board: &mut Board, wiring: &Wiring, options: &PcOptions, irq: IrqLine) -> DeviceRef<Mc146818> {
+    let spec = options.rtc;
     let id = board.reserve("mc146818rtc");
     let source = match spec.clock {
         RtcClock::Host => TimeSource::Host,
         RtcClock::Rt => TimeSource::Monotonic,
         RtcClock::Vm => TimeSource::Virtual,
     };
-    let lost_ticks = if spec.slew { LostTicks::Slew } else { LostTicks::Discard };
     let timer = wiring.timer(id, mc146818::TIMER_TOKEN);
     let start = rtc_start_ns(spec.base);
-    let rtc = board.install(id, Mc146818::new(irq, wiring.clock.clone(), timer, source, start, lost_ticks));
+    let rtc =
+        board.install(id, Mc146818::new(irq, wiring.clock.clone(), timer, source, start, options.chips.rtc_lost_ticks));
     board.map_ports(id, mc146818::PORTS, Decode::BYTES, 0x70, 2);
     // The index register does nothing by itself.
     board.allow_posting(PostedRange::Ports { base: 0x70, len: 1 });
@@ -370,6 +374,9 @@ fn add_power_management(board: &mut Board, wiring: &Wiring, options: &PcOptions)
     let chip = piix4_pm::Options {
         serial_ports: options.serial_ports,
         parallel_port: options.parallel_port,
+        disable_s3: options.chips.disable_s3 != 0,
+        disable_s4: options.chips.disable_s4 != 0,
+        s4_type: options.chips.s4_type,
         ..piix4_pm::Options::default()
     };
     let pm = Piix4Pm::new(wires, Arc::clone(&wiring.power), chip, vec![[0; 256]; 8]);

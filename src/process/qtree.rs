@@ -87,15 +87,16 @@ fn pci_function(session: &Session, pc: &Assembled, address: PciAddress, driver: 
         "PIIX3" => {
             device("PIIX3", &[("has-acpi", "true"), ("has-pic", "false"), ("has-pit", "false"), ("has-usb", "false")])
         }
-        "PIIX4_PM" => device(
-            "PIIX4_PM",
-            &[
-                ("smb_io_base", "45312 (0xb100)"),
-                ("disable_s3", "0 (0x0)"),
-                ("disable_s4", "0 (0x0)"),
-                ("s4_val", "2 (0x2)"),
-            ],
-        ),
+        "PIIX4_PM" => {
+            let chips = &pc.chips;
+            let mut function = device("PIIX4_PM", &[("smb_io_base", "45312 (0xb100)")]);
+            for (name, value) in
+                [("disable_s3", chips.disable_s3), ("disable_s4", chips.disable_s4), ("s4_val", chips.s4_type)]
+            {
+                function.properties.push((name.to_owned(), number(value.into())));
+            }
+            function
+        }
         other => device(other, &[]),
     };
     if let Some(placed) = pc.placed.devices.iter().find(|device| device.bus == "PCI" && device.driver == driver) {
@@ -144,7 +145,8 @@ fn isa_devices(pc: &Assembled) -> Vec<QtreeDevice> {
         devices.push(device("isa-pcspk", &[("iobase", "97 (0x61)")]));
         devices.push(device("isa-pit", &[("iobase", "64 (0x40)")]));
     } else {
-        devices.push(device("kvm-pit", &[("iobase", "64 (0x40)"), ("lost_tick_policy", "\"delay\"")]));
+        let policy = if pc.chips.pit_discards == Some(true) { "\"discard\"" } else { "\"delay\"" };
+        devices.push(device("kvm-pit", &[("iobase", "64 (0x40)"), ("lost_tick_policy", policy)]));
     }
     devices.push(device("mc146818rtc", &[("base_year", "0 (0x0)"), ("iobase", "112 (0x70)"), ("irq", "8 (0x8)")]));
     for (base, master) in [("160 (0xa0)", "false"), ("32 (0x20)", "true")] {

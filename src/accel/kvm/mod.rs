@@ -466,6 +466,14 @@ impl Accelerator for Kvm {
         self.vm.fd.set_pit2(&pit).map_err(|e| host_error("KVM_SET_PIT2", e))
     }
 
+    fn set_pit_discards_lost_ticks(&self, discards: bool) -> Result<bool, AccelError> {
+        if self.vm.chips.is_none() {
+            return Ok(false);
+        }
+        sys::set_pit_reinject(&self.vm.fd, !discards).map_err(|e| io_error("KVM_REINJECT_CONTROL", e))?;
+        Ok(true)
+    }
+
     fn post_writes(&self, ranges: &[PostedRange]) -> Result<Option<Arc<dyn PostedWrites>>, AccelError> {
         let any = coalesced::register(&self.vm.fd, ranges)?;
         Ok(any.then(|| Arc::clone(&self.vm.coalesced) as Arc<dyn PostedWrites>))

@@ -4,7 +4,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use kvm_bindings::{kvm_interrupt, kvm_ioeventfd, kvm_irqfd};
+use kvm_bindings::{kvm_interrupt, kvm_ioeventfd, kvm_irqfd, kvm_reinject_control};
 
 /// The ioctl type of all KVM requests (linux/kvm.h).
 const KVMIO: libc::c_ulong = 0xae;
@@ -17,6 +17,8 @@ const fn iow<T>(number: libc::c_ulong) -> libc::c_ulong {
 const KVM_IRQFD: libc::c_ulong = iow::<kvm_irqfd>(0x76);
 const KVM_IOEVENTFD: libc::c_ulong = iow::<kvm_ioeventfd>(0x79);
 const KVM_INTERRUPT: libc::c_ulong = iow::<kvm_interrupt>(0x86);
+/// Declared without a structure (`_IO`), though the kernel reads one.
+const KVM_REINJECT_CONTROL: libc::c_ulong = (KVMIO << 8) | 0x71;
 const KVM_X86_SETUP_MCE: libc::c_ulong = iow::<u64>(0x9c);
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -46,6 +48,13 @@ pub(super) fn interrupt(vcpu: &impl AsRawFd, vector: u32) -> io::Result<()> {
 pub(super) fn setup_mce(vcpu: &impl AsRawFd, mcg_cap: u64) -> io::Result<()> {
     // SAFETY: the kernel reads one u64, which the reference proves valid.
     check(unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_X86_SETUP_MCE, std::ptr::from_ref(&mcg_cap)) })
+}
+
+/// Whether the in-kernel PIT delivers late what it could not deliver in time.
+pub(super) fn set_pit_reinject(vm: &impl AsRawFd, reinject: bool) -> io::Result<()> {
+    let request = kvm_reinject_control { pit_reinject: u8::from(reinject), ..Default::default() };
+    // SAFETY: the kernel reads one kvm_reinject_control, which the reference proves valid.
+    check(unsafe { libc::ioctl(vm.as_raw_fd(), KVM_REINJECT_CONTROL, std::ptr::from_ref(&request)) })
 }
 
 /// A descriptor as the kernel's request structures carry it.

@@ -64,8 +64,8 @@ fn sleep_states(config: &AcpiConfig, aml: &mut Vec<u8>) {
     if config.s3 {
         state("_S3_", 1);
     }
-    if config.s4 {
-        state("_S4_", 2);
+    if let Some(kind) = config.s4 {
+        state("_S4_", kind);
     }
     state("_S5_", 0);
 }

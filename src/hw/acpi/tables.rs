@@ -20,8 +20,8 @@ pub struct AcpiConfig {
     pub pci_hole_64: Option<(u64, u64)>,
     /// Suspend to RAM is offered.
     pub s3: bool,
-    /// Suspend to disk is offered.
-    pub s4: bool,
+    /// The sleep type of suspend to disk, if that is offered.
+    pub s4: Option<u8>,
     /// There is an 8042 (FADT boot architecture flags).
     pub i8042: bool,
     /// `-acpitable`: whole tables, header included.
@@ -272,7 +272,7 @@ mod tests {
             pci_hole: (0x0800_0000, 0xfebf_ffff),
             pci_hole_64: None,
             s3: true,
-            s4: true,
+            s4: Some(2),
             i8042: true,
             extra: vec![],
             oem_id: *b"DROMAI",
