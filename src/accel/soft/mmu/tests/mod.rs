@@ -4,6 +4,7 @@ mod code;
 mod devices;
 mod paging;
 mod rights;
+mod rubbish;
 mod segments;
 mod speed;
 mod strings;
