@@ -88,7 +88,7 @@ dromaius_bootrom_start:
 	push ax
 	xor ax, ax
 	push ax
-	retf
+	.byte 0xcb                      # retf with a 16-bit offset; the mnemonic would pop 32 bits
 
 	# Flat 32-bit protected mode, interrupts off (multiboot 3.2, PVH).
 50:	xor ebx, ebx

@@ -4,10 +4,11 @@ use std::fs;
 use std::sync::Arc;
 
 use super::kvm::IrqChip;
+use super::soft::Soft;
 use super::{AccelError, Accelerator, Icount, TcgSettings, kvm};
 
 /// The answer to `-accel help`.
-pub const HELP: &str = "Accelerators supported in QEMU binary:\nkvm\n";
+pub const HELP: &str = "Accelerators supported in QEMU binary:\ntcg\nkvm\n";
 
 /// One `-accel name,property=value,...`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -42,7 +43,8 @@ pub fn virtualization_flag(cpuinfo: &str) -> Option<&'static str> {
     })
 }
 
-/// Opens the first accelerator of `requests` that works; without requests, KVM.
+/// Opens the first accelerator of `requests` that works; without requests, KVM or the software CPU, whichever is
+/// faster on this host.
 ///
 /// # Errors
 /// None of them works; the last one's reason is returned, as QEMU does.
@@ -65,17 +67,20 @@ pub fn choose(requests: &[AccelRequest]) -> Result<Chosen, AccelError> {
     Err(AccelError::Unsupported("no accelerator found".to_owned()))
 }
 
+/// KVM where the processor's virtualization stands behind it, else the software CPU and one line that says why.
 fn choose_default(cpuinfo: &str) -> Result<Chosen, AccelError> {
-    let (kvm, mut warnings) = kvm::open(IrqChip::On)?;
+    let software = |why: String| {
+        let accelerator = Arc::new(Soft::new(TcgSettings::default())?);
+        let warnings = vec![format!("{why}; the machine runs on the software CPU (-accel tcg)")];
+        Ok(Chosen { accelerator, warnings })
+    };
     if virtualization_flag(cpuinfo).is_none() {
-        warnings.insert(
-            0,
-            "this CPU shows neither vmx nor svm; there is no software CPU in this version, so the machine runs on the \
-             KVM that /dev/kvm offers"
-                .to_owned(),
-        );
+        return software("this host's CPU shows neither vmx nor svm".to_owned());
     }
-    Ok(Chosen { accelerator: Arc::new(kvm), warnings })
+    match kvm::open(IrqChip::On) {
+        Ok((kvm, warnings)) => Ok(Chosen { accelerator: Arc::new(kvm), warnings }),
+        Err(error) => software(error.to_string()),
+    }
 }
 
 fn open(request: &AccelRequest) -> Result<(Arc<dyn Accelerator>, Vec<String>), AccelError> {
@@ -86,8 +91,8 @@ fn open(request: &AccelRequest) -> Result<(Arc<dyn Accelerator>, Vec<String>), A
             Ok((Arc::new(kvm), warnings))
         }
         "tcg" => {
-            TcgSettings::parse(&request.properties, request.icount).map_err(AccelError::Unsupported)?;
-            Err(AccelError::Unsupported("accelerator 'tcg' is not supported by this version".to_owned()))
+            let settings = TcgSettings::parse(&request.properties, request.icount).map_err(AccelError::Unsupported)?;
+            Ok((Arc::new(Soft::new(settings)?), Vec::new()))
         }
         name if OTHERS.contains(&name) => {
             Err(AccelError::Unsupported(format!("accelerator '{name}' is not supported by this version")))

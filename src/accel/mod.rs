@@ -14,7 +14,7 @@ use crate::bus::{
     Acknowledge, CpuPins, EoiSink, GuestBus, IrqChipState, LineSink, LocalApic, MsiSink, PostedRange, PostedWrites,
 };
 use crate::cpu::{CpuModel, CpuState, HostCpu};
-use crate::event::Clock;
+use crate::event::{Clock, LoopHandle};
 use crate::mem::RamRange;
 
 pub use choose::{AccelRequest, Chosen, HELP, choose, virtualization_flag};
@@ -149,6 +149,9 @@ pub trait Accelerator: Send + Sync {
     /// Machine time, which the guest's time-stamp counters follow. Called before the first vCPU is made; accelerators
     /// with a time-stamp counter of their own ignore it.
     fn attach_clock(&self, _clock: Clock) {}
+
+    /// The main loop's timers, for `-icount`. Called before the first vCPU is made.
+    fn attach_timers(&self, _timers: &LoopHandle) {}
 
     /// The registers of the in-kernel interrupt controllers, if there are any.
     fn irqchip_state(&self) -> Option<IrqChipState> {

@@ -270,12 +270,7 @@ impl EventLoop {
 
     fn run_timers(&self) {
         for kind in [ClockKind::Virtual, ClockKind::Host] {
-            let now = self.shared.now(kind);
-            loop {
-                let due = lock(&self.shared.timers).take_due(kind, now);
-                let Some(callback) = due else { break };
-                callback();
-            }
+            self.shared.run_timers(kind);
         }
     }
 
@@ -311,6 +306,15 @@ impl Shared {
         match kind {
             ClockKind::Virtual => self.clock.now_ns(),
             ClockKind::Host => monotonic_ns(),
+        }
+    }
+
+    fn run_timers(&self, kind: ClockKind) {
+        let now = self.now(kind);
+        loop {
+            let due = lock(&self.timers).take_due(kind, now);
+            let Some(callback) = due else { break };
+            callback();
         }
     }
 
@@ -383,6 +387,18 @@ impl LoopHandle {
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.shared.clock.clone()
+    }
+
+    /// When the next virtual timer is due, in virtual nanoseconds.
+    #[must_use]
+    pub fn next_virtual_deadline(&self) -> Option<u64> {
+        lock(&self.shared.timers).virtual_deadlines.first().map(|&(at, _)| at)
+    }
+
+    /// Calls the virtual timers that are due, on the caller's thread: a processor whose instructions are the clock
+    /// (`-icount`) does so at the instruction at which they are due. The caller holds no lock.
+    pub fn run_virtual_timers(&self) {
+        self.shared.run_timers(ClockKind::Virtual);
     }
 
     /// Lets the loop look at the clocks again: call it after the virtual clock was started.
@@ -539,5 +555,25 @@ mod tests {
         drop(watch);
         event_loop.run_pending().unwrap();
         assert_eq!(seen.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_processor_that_is_the_clock_runs_the_timers_itself() {
+        let event_loop = EventLoop::new(Clock::manual()).unwrap();
+        let handle = event_loop.handle();
+        let fired = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&fired);
+        let timer = handle.timer(ClockKind::Virtual, move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(handle.next_virtual_deadline(), None);
+        timer.set(100);
+        assert_eq!(handle.next_virtual_deadline(), Some(100));
+        handle.clock().advance(99);
+        handle.run_virtual_timers();
+        assert_eq!(fired.load(Ordering::Relaxed), 0);
+        handle.clock().advance(1);
+        handle.run_virtual_timers();
+        assert_eq!((fired.load(Ordering::Relaxed), handle.next_virtual_deadline()), (1, None));
     }
 }

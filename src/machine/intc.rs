@@ -107,6 +107,7 @@ impl Controllers {
         let (eoi, acknowledge) = ways_back(&ioapic, &pics);
         apics.connect(eoi, acknowledge);
         accelerator.attach_clock(handle.clock());
+        accelerator.attach_timers(handle);
         for index in 0..cpus {
             accelerator.attach_local_apic(index, apics.local(index as usize));
         }

@@ -80,7 +80,9 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     let user = background::find_user(&config.process)?;
     let pid_file = config.process.pidfile.as_deref().map(PidFile::create).transpose()?;
 
-    let event_loop = EventLoop::new(Clock::stopped()).map_err(host("main loop"))?;
+    // With -icount, the instructions that the processor executes move the clock.
+    let clock = if config.icount.is_some() { Clock::manual() } else { Clock::stopped() };
+    let event_loop = EventLoop::new(clock).map_err(host("main loop"))?;
     let handle = event_loop.handle();
     let display = Arc::new(Display::new());
     let machine_slot: Arc<OnceLock<Weak<Machine>>> = Arc::default();

@@ -6,6 +6,7 @@ use crate::bus::LocalApic;
 use crate::cpu::{CpuModel, CpuState, Mode, Segment, Table};
 use crate::event::Clock;
 
+use super::counting::Counting;
 use super::interp::Cache;
 use super::mmu::Mmu;
 use super::op::{HIGH_BYTE, Mem};
@@ -383,6 +384,10 @@ pub struct Cpu {
     pub apic: Option<Arc<dyn LocalApic>>,
     /// Machine time.
     pub clock: Clock,
+    /// Whether instructions are the clock.
+    pub counting: Option<Box<Counting>>,
+    /// `one-insn-per-tb=on`: each instruction is looked up by itself.
+    pub one_instruction_blocks: bool,
 }
 
 impl std::fmt::Debug for Cpu {
@@ -429,6 +434,8 @@ impl Cpu {
             signals: Arc::default(),
             apic: None,
             clock,
+            counting: None,
+            one_instruction_blocks: false,
         });
         cpu.reset();
         cpu
