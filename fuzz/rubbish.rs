@@ -147,7 +147,7 @@ pub fn run(data: &[u8]) {
         RamRange { gpa: ROM, len: 0x1000, block: Arc::clone(&block), offset: MARGIN, read_only: true },
     ];
     let mut cpu = Cpu::new(0, model(), Clock::manual());
-    cpu.set_physical_map(Arc::new(PhysicalMap::new(&ranges)));
+    cpu.attach_memory(Arc::new(PhysicalMap::new(&ranges).expect("the host has membarrier")));
     let state = state(&mut bytes);
     tables(&block, &state);
     let (code, rest) = bytes.0.split_at(bytes.0.len() / 2);

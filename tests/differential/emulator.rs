@@ -35,6 +35,13 @@ fn entry(ram: &RamBlock, table: u64, index: u64, value: u64) {
     ram.write(table + index * 8, &value.to_le_bytes());
 }
 
+/// The maker of this host's processor: where they differ, the guest's shall be as this one.
+fn host_vendor() -> String {
+    let answer = std::arch::x86_64::__cpuid(0);
+    let bytes = [answer.ebx, answer.edx, answer.ecx].map(u32::to_le_bytes).concat();
+    String::from_utf8(bytes).unwrap()
+}
+
 impl Emulator {
     /// Model `max`, paging on, XCR0 as given.
     pub fn new(xcr0: u64) -> Self {
@@ -52,16 +59,17 @@ impl Emulator {
             entry(
                 &ram,
                 0x4000,
-                (DATA - CODE >> 12) + page,
-                DATA_GPA + (page << 12) | PRESENT | WRITE | USER | NO_EXECUTE,
+                ((DATA - CODE) >> 12) + page,
+                (DATA_GPA + (page << 12)) | PRESENT | WRITE | USER | NO_EXECUTE,
             );
         }
         entry(&ram, 0x5000, READ_ONLY >> 12 & 511, READ_ONLY_GPA | PRESENT | USER | NO_EXECUTE);
         let host = vector::host_cpu();
-        let model = Arc::new(resolve(Some("max"), &[], Topology::default(), &host).unwrap().model);
+        let vendor = [("vendor".to_owned(), host_vendor())];
+        let model = Arc::new(resolve(Some("max"), &vendor, Topology::default(), &host).unwrap().model);
         let mut cpu = Cpu::new(0, Arc::clone(&model), Clock::manual());
         let range = RamRange { gpa: 0, len: RAM, block: Arc::clone(&ram), offset: 0, read_only: false };
-        cpu.set_physical_map(Arc::new(PhysicalMap::new(&[range])));
+        cpu.attach_memory(Arc::new(PhysicalMap::new(&[range]).unwrap()));
         let mut state = CpuState::power_on(0);
         // PE MP ET NE WP AM PG; PAE MCE PGE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE UMIP; SCE LME LMA NXE.
         state.cr0 = 0x8005_0033;
@@ -73,6 +81,8 @@ impl Emulator {
         state.efer = 0xd01;
         state.xcr0 = xcr0;
         state.gdtr = Table { base: 0, limit: 0 };
+        // Too short for an I/O bitmap: no port is open.
+        state.tr.limit = 0x60;
         cpu.load_state(&state);
         Self { cpu, ram, model }
     }
