@@ -17,13 +17,13 @@ impl Cpu {
     /// #GP(0): not canonical, or beyond the segment's limit.
     #[inline(always)]
     pub(super) fn jump(&mut self, target: u64) -> Step {
-        // Quick: below the limit, or the lower canonical half with 4-level paging.
-        let limit = if self.mode == Mode::Long64 {
-            0x7fff_ffff_ffff
+        // Quick: canonical with 4-level paging, too.
+        let allowed = if self.mode == Mode::Long64 {
+            target.wrapping_add(1 << 47) >> 48 == 0
         } else {
-            u64::from(self.segments[segment::CS].loaded.limit)
+            target <= u64::from(self.segments[segment::CS].loaded.limit)
         };
-        if target > limit {
+        if !allowed {
             self.check_target(target)?;
         }
         self.rip = target;
@@ -49,7 +49,6 @@ fn target(cpu: &Cpu, op: &Op) -> u64 {
     cpu.rip.wrapping_add(op.imm) & op.mem.disp
 }
 
-/// Direct branches within 64-bit code's lower half do not leave it except at its end; `jump` checks.
 fn jcc<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     if condition::<CC>(cpu.status) {
         return cpu.jump(target(cpu, op));

@@ -141,6 +141,8 @@ fn cmpxchg_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Step {
     if expected == old {
         T::reg(cpu, op.b).set_reg(cpu, op.a);
     } else {
+        // The destination is written in this case, too: a 32-bit one loses its high half.
+        old.set_reg(cpu, op.a);
         old.set_reg(cpu, RAX);
     }
     Ok(Flow::Next)

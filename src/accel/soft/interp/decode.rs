@@ -174,7 +174,12 @@ impl Cpu {
         let options = vector::decoder_options(&self.model);
         let mut decoder = Decoder::with_ip(lower::bits(self.mode), bytes, 0, options);
         let instruction = decoder.decode();
-        (instruction, decoder.last_error())
+        let error = match decoder.last_error() {
+            // With 15 bytes iced does not tell one that is too long from one that is not valid but by how far it read.
+            DecoderError::InvalidInstruction if decoder.position() == 15 => DecoderError::NoMoreBytes,
+            error => error,
+        };
+        (instruction, error)
     }
 
     /// Fetches and decodes the instruction at a linear address, which is that of [`Cpu::rip`].

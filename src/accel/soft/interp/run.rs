@@ -81,7 +81,7 @@ impl Cpu {
                 return;
             }
             let offset = u64::from(block.key.offset).wrapping_add(self.rip.wrapping_sub(start));
-            if self.attention() {
+            if self.mmu.events != 0 || self.attention() {
                 return;
             }
             match self.follow(cache, number, offset) {

@@ -1,7 +1,8 @@
 use std::time::Instant;
 
 use super::super::bench::Bench;
-use super::super::cpu::{attributes, segment};
+use super::super::cpu::{attributes, rflags, segment};
+use super::super::signals::Signals;
 
 /// Where test programs are.
 const CODE: u64 = 0x1000;
@@ -94,4 +95,245 @@ fn speed() {
     measure("integers", INTEGERS);
     measure("sort", SORT);
     measure("calls", FIBONACCI);
+}
+
+/// Executes until the code's last loop has been reached for sure.
+fn run(b: &mut Bench) {
+    b.cpu.budget = 500;
+    b.cpu.execute();
+    assert_eq!(b.cpu.budget, 0);
+}
+
+fn bytes<const N: usize>(b: &Bench, gpa: u64) -> [u8; N] {
+    let mut bytes = [0; N];
+    b.ram.read(gpa, &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_store_into_the_next_instruction_is_seen_by_it() {
+    // mov byte [rip+1], 5; mov al, 1; jmp $
+    let mut b = long_mode(&[0xc6, 0x05, 1, 0, 0, 0, 5, 0xb0, 1, 0xeb, 0xfe]);
+    run(&mut b);
+    assert_eq!(b.cpu.gpr[0], 5);
+}
+
+#[test]
+fn code_that_a_device_replaced_is_decoded_again() {
+    // mov al, 1; jmp $
+    let mut b = long_mode(&[0xb0, 1, 0xeb, 0xfe]);
+    run(&mut b);
+    b.load(CODE + 1, &[7]);
+    b.cpu.rip = CODE;
+    run(&mut b);
+    assert_eq!(b.cpu.gpr[0], 7);
+}
+
+#[test]
+fn a_store_beside_code_leaves_it_as_it_was() {
+    // mov byte [rip+0x20], 5; inc eax; jmp $
+    let mut b = long_mode(&[0xc6, 0x05, 0x20, 0, 0, 0, 5, 0xff, 0xc0, 0xeb, 0xfe]);
+    run(&mut b);
+    b.cpu.rip = CODE;
+    run(&mut b);
+    assert_eq!(b.cpu.gpr[0], 2);
+}
+
+#[test]
+fn an_instruction_across_pages_follows_both_of_them() {
+    let mut b = long_mode(&[]);
+    // mov eax, 04030201h; jmp $
+    b.load(0x1ffd, &[0xb8, 1, 2, 3, 4, 0xeb, 0xfe]);
+    b.cpu.rip = 0x1ffd;
+    run(&mut b);
+    assert_eq!(b.cpu.gpr[0], 0x0403_0201);
+    b.load(0x2000, &[9]);
+    b.cpu.rip = 0x1ffd;
+    run(&mut b);
+    assert_eq!(b.cpu.gpr[0], 0x0409_0201);
+}
+
+#[test]
+fn an_overlapping_copy_repeats_the_pattern_across_pages() {
+    // mov esi, 100ff0h; mov edi, 100ff1h; mov ecx, 20h; rep movsb; jmp $
+    let mut b =
+        long_mode(&[0xbe, 0xf0, 0x0f, 0x10, 0, 0xbf, 0xf1, 0x0f, 0x10, 0, 0xb9, 0x20, 0, 0, 0, 0xf3, 0xa4, 0xeb, 0xfe]);
+    b.load(0x10_0ff0, &[0x5a]);
+    run(&mut b);
+    assert_eq!(bytes::<0x22>(&b, 0x10_0ff0)[..0x21], [0x5a; 0x21]);
+    assert_eq!(bytes::<0x22>(&b, 0x10_0ff0)[0x21], 0);
+    assert_eq!((b.cpu.gpr[1], b.cpu.gpr[6], b.cpu.gpr[7]), (0, 0x10_1010, 0x10_1011));
+}
+
+#[test]
+fn strings_go_backwards_with_df() {
+    // std; mov esi, 101003h; mov edi, 101005h; mov ecx, 4; rep movsb; jmp $
+    let mut b =
+        long_mode(&[0xfd, 0xbe, 3, 0x10, 0x10, 0, 0xbf, 5, 0x10, 0x10, 0, 0xb9, 4, 0, 0, 0, 0xf3, 0xa4, 0xeb, 0xfe]);
+    b.load(0x10_1000, &[1, 2, 3, 4]);
+    run(&mut b);
+    assert_eq!(bytes::<6>(&b, 0x10_1000), [1, 2, 1, 2, 3, 4]);
+    assert_eq!((b.cpu.gpr[6], b.cpu.gpr[7]), (0x10_0fff, 0x10_1001));
+}
+
+#[test]
+fn a_scan_stops_at_the_match() {
+    // mov edi, 100000h; mov al, 0; mov rcx, -1; repne scasb; jmp $
+    let mut b =
+        long_mode(&[0xbf, 0, 0, 0x10, 0, 0xb0, 0, 0x48, 0xc7, 0xc1, 0xff, 0xff, 0xff, 0xff, 0xf2, 0xae, 0xeb, 0xfe]);
+    b.load(0x10_0000, &[1; 300]);
+    run(&mut b);
+    assert_eq!(b.cpu.gpr[7], 0x10_0000 + 301);
+    assert_eq!(b.cpu.gpr[1], 302_u64.wrapping_neg());
+    assert!(b.cpu.status.zf());
+}
+
+#[test]
+fn a_fault_in_a_string_leaves_what_was_done() {
+    // rep stosb, the segment ends after 3 bytes
+    let mut b = real_mode(&[0xf3, 0xaa]);
+    b.cpu.segments[segment::ES].loaded.limit = 0x2002;
+    b.cpu.mode_changed();
+    (b.cpu.gpr[7], b.cpu.gpr[1], b.cpu.gpr[0]) = (0x2000, 8, 0x77);
+    while b.cpu.try_step().is_ok() {}
+    assert_eq!((b.cpu.gpr[7], b.cpu.gpr[1], b.cpu.rip), (0x2003, 5, CODE));
+    assert_eq!(b.cpu.exception.vector, 13);
+    assert_eq!(bytes::<4>(&b, 0x2000), [0x77, 0x77, 0x77, 0]);
+}
+
+#[test]
+fn enter_leave_pusha_and_popa_leave_the_stack_as_it_was() {
+    // mov bp, 1234h; mov sp, 8000h; enter 8, 2; pusha; popa; leave; jmp $
+    let mut b = real_mode(&[0xbd, 0x34, 0x12, 0xbc, 0, 0x80, 0xc8, 8, 0, 2, 0x60, 0x61, 0xc9, 0xeb, 0xfe]);
+    run(&mut b);
+    assert_eq!((b.cpu.gpr[4], b.cpu.gpr[5]), (0x8000, 0x1234));
+    assert_eq!(bytes::<2>(&b, 0x7ffe), [0x34, 0x12]);
+    assert_eq!(bytes::<2>(&b, 0x7ffa), [0xfe, 0x7f]);
+}
+
+#[test]
+fn decimal_addition_is_adjusted() {
+    // mov al, 79h; add al, 35h; daa
+    let mut b = real_mode(&[0xb0, 0x79, 0x04, 0x35, 0x27]);
+    b.cpu.budget = 3;
+    b.cpu.execute();
+    assert_eq!(b.cpu.gpr[0], 0x14);
+    assert!(b.cpu.status.cf() && b.cpu.status.af());
+}
+
+#[test]
+fn cmpxchg16b_exchanges_or_loads() {
+    // lock cmpxchg16b [rdi]
+    let code = [0xf0, 0x48, 0x0f, 0xc7, 0x0f];
+    let mut b = long_mode(&code);
+    b.load(0x10_0000, &[1; 16]);
+    (b.cpu.gpr[7], b.cpu.gpr[3], b.cpu.gpr[1]) = (0x10_0000, 3, 4);
+    b.cpu.step();
+    assert_eq!(b.cpu.gpr[0], 0x0101_0101_0101_0101);
+    assert_eq!(b.cpu.gpr[2], 0x0101_0101_0101_0101);
+    assert!(!b.cpu.status.zf());
+    b.cpu.rip = CODE;
+    b.cpu.step();
+    assert!(b.cpu.status.zf());
+    assert_eq!(bytes::<16>(&b, 0x10_0000), [3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+    b.cpu.rip = CODE;
+    b.cpu.gpr[7] += 8;
+    assert!(b.cpu.try_step().is_err());
+    assert_eq!(b.cpu.exception.vector, 13);
+}
+
+#[test]
+fn a_division_by_zero_changes_nothing() {
+    // xor ecx, ecx; div ecx
+    let mut b = long_mode(&[0x31, 0xc9, 0xf7, 0xf1]);
+    (b.cpu.gpr[0], b.cpu.gpr[2]) = (5, 6);
+    b.cpu.step();
+    assert!(b.cpu.try_step().is_err());
+    assert_eq!((b.cpu.exception.vector, b.cpu.gpr[0], b.cpu.gpr[2], b.cpu.rip), (0, 5, 6, CODE + 2));
+}
+
+#[test]
+fn a_shift_by_a_multiple_of_the_width_keeps_the_flags() {
+    // stc; mov cl, 64; shl rax, cl; jmp $
+    let mut b = long_mode(&[0xf9, 0xb1, 0x40, 0x48, 0xd3, 0xe0, 0xeb, 0xfe]);
+    b.cpu.gpr[0] = 3;
+    run(&mut b);
+    assert_eq!(b.cpu.gpr[0], 3);
+    assert!(b.cpu.status.cf());
+}
+
+#[test]
+fn a_bit_number_reaches_below_the_operand() {
+    // mov eax, -1; bts [rdi], eax; jmp $
+    let mut b = long_mode(&[0xb8, 0xff, 0xff, 0xff, 0xff, 0x0f, 0xab, 0x07, 0xeb, 0xfe]);
+    b.cpu.gpr[7] = 0x10_0000;
+    run(&mut b);
+    assert_eq!(bytes::<4>(&b, 0xf_fffc), [0, 0, 0, 0x80]);
+    assert!(!b.cpu.status.cf());
+}
+
+#[test]
+fn a_jump_beyond_the_limit_faults_at_the_jump() {
+    // jmp +2000h with a 32-bit operand
+    let mut b = real_mode(&[0x66, 0xe9, 0xfa, 0xff, 0x01, 0x00]);
+    assert!(b.cpu.try_step().is_err());
+    assert_eq!((b.cpu.exception.vector, b.cpu.exception.error, b.cpu.rip), (13, Some(0), CODE));
+}
+
+#[test]
+fn an_instruction_that_is_too_long_is_a_general_protection_fault() {
+    let mut b = real_mode(&[0x2e; 16]);
+    assert!(b.cpu.try_step().is_err());
+    assert_eq!((b.cpu.exception.vector, b.cpu.exception.error), (13, Some(0)));
+}
+
+#[test]
+fn code_ends_at_the_segments_limit() {
+    // mov ax, imm16 with its last byte beyond the limit
+    let mut b = real_mode(&[0xb8, 1, 2]);
+    b.cpu.segments[segment::CS].loaded.limit = (CODE + 1) as u32;
+    b.cpu.mode_changed();
+    assert!(b.cpu.try_step().is_err());
+    assert_eq!((b.cpu.exception.vector, b.cpu.gpr[0]), (13, 0));
+}
+
+#[test]
+fn the_budget_is_exact_in_the_middle_of_a_block() {
+    // l: inc eax (x3); jmp l
+    let mut b = long_mode(&[0xff, 0xc0, 0xff, 0xc0, 0xff, 0xc0, 0xeb, 0xf8]);
+    b.cpu.budget = 10;
+    b.cpu.execute();
+    assert_eq!((b.cpu.gpr[0], b.cpu.executed), (8, 10));
+}
+
+#[test]
+fn a_shadow_holds_an_interrupt_back_for_one_instruction() {
+    // inc eax (x4)
+    let mut b = long_mode(&[0xff, 0xc0, 0xff, 0xc0, 0xff, 0xc0, 0xff, 0xc0, 0xeb, 0xfe]);
+    b.cpu.flags |= rflags::IF;
+    b.cpu.shadow = 2;
+    b.cpu.signals.raise(Signals::INTERRUPT);
+    b.cpu.execute();
+    assert_eq!((b.cpu.gpr[0], b.cpu.shadow), (1, 0));
+}
+
+#[test]
+fn a_request_stops_a_loop_without_end() {
+    let mut b = long_mode(&[0xeb, 0xfe]);
+    b.cpu.signals.raise(Signals::KICK);
+    b.cpu.execute();
+    assert_eq!(b.cpu.rip, CODE);
+    assert!(b.cpu.executed > 0);
+}
+
+#[test]
+fn an_instruction_that_cpuid_does_not_show_is_undefined() {
+    // popcnt eax, eax
+    let mut b = Bench::with_model("qemu64,-popcnt,-abm");
+    b.load(CODE, &[0xf3, 0x0f, 0xb8, 0xc0]);
+    b.cpu.segments[segment::CS].loaded.base = 0;
+    b.cpu.mode_changed();
+    b.cpu.rip = CODE;
+    assert!(b.cpu.try_step().is_err());
+    assert_eq!(b.cpu.exception.vector, 6);
 }
