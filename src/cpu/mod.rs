@@ -2,6 +2,7 @@
 
 mod cache;
 mod cpuid;
+mod disassembly;
 mod dump;
 mod features;
 mod features_table;
@@ -11,6 +12,7 @@ mod models_table;
 mod resolve;
 mod state;
 
+pub use disassembly::{Disassembler, disassembly_line};
 pub use dump::Detail;
 pub use features::{Feature, FeatureSet, Place, Reg};
 pub use model::{CpuidLeaf, HostCpu, Topology};

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use iced_x86::{Code, Decoder, DecoderOptions, Formatter, GasFormatter, Instruction};
+use iced_x86::{Decoder, DecoderOptions};
+
+use crate::cpu::{Disassembler, disassembly_line};
 
 /// The format letter of `/fmt`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +103,7 @@ pub fn memory_text(read: ReadMemory<'_>, start: u64, count: u64, size: usize, fo
 pub fn instructions_text(read: ReadMemory<'_>, start: u64, count: u64, bits: u32) -> String {
     let mut out = String::new();
     let mut at = start;
-    let mut formatter = formatter();
+    let mut disassembler = Disassembler::default();
     for _ in 0..count {
         let mut code = [0; MAX_INSTRUCTION];
         let known = (1..=MAX_INSTRUCTION).rev().find(|len| read(at, &mut code[..*len])).unwrap_or(0);
@@ -114,66 +116,12 @@ pub fn instructions_text(read: ReadMemory<'_>, start: u64, count: u64, bits: u32
         let (len, text) = if instruction.is_invalid() {
             (1, format!("{:<8} 0x{:02x}", ".byte", code[0]))
         } else {
-            (instruction.len(), instruction_text(&mut formatter, &instruction))
+            (instruction.len(), disassembler.text(&instruction))
         };
-        line(&mut out, at, &code[..len], &text);
+        out.push_str(&disassembly_line(at, &code[..len], &text));
         at = at.wrapping_add(len as u64);
     }
     out
-}
-
-/// Eight bytes and the instruction, then what is left of the bytes.
-fn line(out: &mut String, at: u64, code: &[u8], text: &str) {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
-    let first = &code[..code.len().min(8)];
-    let _ = writeln!(out, "0x{at:08x}:  {:<24} {text}", hex(first));
-    if let Some(rest) = code.get(8..)
-        && !rest.is_empty()
-    {
-        let _ = writeln!(out, "0x{:08x}:  {}", at.wrapping_add(8), hex(rest).trim_end());
-    }
-}
-
-fn formatter() -> GasFormatter {
-    let mut formatter = GasFormatter::new();
-    let options = formatter.options_mut();
-    options.set_gas_show_mnemonic_size_suffix(true);
-    options.set_gas_space_after_memory_operand_comma(true);
-    options.set_space_after_operand_separator(true);
-    options.set_uppercase_hex(false);
-    options.set_hex_prefix("0x");
-    options.set_hex_suffix("");
-    options.set_branch_leading_zeros(false);
-    options.set_leading_zeros(false);
-    options.set_displacement_leading_zeros(false);
-    options.set_rip_relative_addresses(true);
-    options.set_add_leading_zero_to_hex_numbers(false);
-    options.set_show_branch_size(false);
-    formatter
-}
-
-fn instruction_text(formatter: &mut GasFormatter, instruction: &Instruction) -> String {
-    let mut text = String::new();
-    formatter.format(instruction, &mut text);
-    let (mnemonic, operands) = match text.find(' ') {
-        Some(at) => (&text[..at], text[at..].trim_start()),
-        None => (text.as_str(), ""),
-    };
-    let operands = match instruction.code() {
-        Code::Jmp_ptr1616 | Code::Call_ptr1616 => {
-            format!("${:#x}:${:#x}", instruction.far_branch_selector(), instruction.far_branch16())
-        }
-        Code::Jmp_ptr1632 | Code::Call_ptr1632 => {
-            format!("${:#x}:${:#x}", instruction.far_branch_selector(), instruction.far_branch32())
-        }
-        // The one-byte forms name the accumulator last.
-        Code::Xchg_r16_AX | Code::Xchg_r32_EAX | Code::Xchg_r64_RAX => match operands.split_once(", ") {
-            Some((first, second)) => format!("{second}, {first}"),
-            None => operands.to_owned(),
-        },
-        _ => operands.to_owned(),
-    };
-    format!("{mnemonic:<8} {operands}")
 }
 
 #[cfg(test)]

@@ -128,6 +128,7 @@ impl Cpu {
         if ops.is_empty() {
             return self.build_crossing(linear, key);
         }
+        self.log_decoding(linear, &window.bytes[..used]);
         Ok(Some(Block::new(key, version, None, ops, &window.bytes[..used])))
     }
 
@@ -167,6 +168,7 @@ impl Cpu {
             return Ok(None);
         }
         let ops = vec![lower::lower(&instruction, &bytes, 0)];
+        self.log_decoding(linear, &bytes[..instruction.len()]);
         Ok(Some(Block::new(key, version, second, ops, &bytes[..instruction.len()])))
     }
 

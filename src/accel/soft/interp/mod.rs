@@ -18,6 +18,7 @@ mod run;
 mod shift;
 mod stack;
 mod string;
+mod tracing;
 
 #[cfg(test)]
 mod tests;

@@ -22,8 +22,13 @@ impl Cpu {
     pub fn execute(&mut self) {
         // Out of the processor, so that handlers may change the one while the other is borrowed.
         let mut cache = self.blocks.take().unwrap_or_default();
+        let traced = Self::is_traced();
         while self.activity == Activity::Running && self.budget != 0 {
-            self.turn(&mut cache);
+            if traced {
+                self.turn::<true>(&mut cache)
+            } else {
+                self.turn::<false>(&mut cache)
+            }
             if self.attention() {
                 break;
             }
@@ -59,10 +64,14 @@ impl Cpu {
         true
     }
 
-    /// Executes blocks for as long as one leads to the next within a page, or a single instruction.
+    /// Executes blocks for as long as one leads to the next within a page, or a single instruction; with `TRACED` one
+    /// block.
     #[inline(always)]
-    fn turn(&mut self, cache: &mut Cache) {
+    fn turn<const TRACED: bool>(&mut self, cache: &mut Cache) {
         if self.needs_care() {
+            if TRACED {
+                self.log_execution(0);
+            }
             return self.one();
         }
         self.mmu.events = 0;
@@ -77,7 +86,10 @@ impl Cpu {
                 return;
             }
             let start = self.rip;
-            if self.run_block(block) == Left::Far {
+            if TRACED {
+                self.log_execution(block.ops.as_ptr() as usize);
+            }
+            if self.run_block(block) == Left::Far || TRACED {
                 return;
             }
             let offset = u64::from(block.key.offset).wrapping_add(self.rip.wrapping_sub(start));
