@@ -96,3 +96,24 @@ fn a_pvh_kernel_enters_64_bit_mode() {
     let Some((text, code)) = run_guest("pvh64", "-kernel pvh64.elf -append two") else { return };
     assert_eq!((text.as_str(), code), ("Hello from 64-bit mode: two", 39));
 }
+
+#[test]
+fn a_program_writes_flash_memory_and_the_image_keeps_it() {
+    let folder = Folder::new();
+    folder.assemble("flash32");
+    if !has_kvm() {
+        return;
+    }
+    let bios = ["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"].map(std::fs::read);
+    let bios = bios.into_iter().find_map(Result::ok).expect("the package seabios is installed");
+    std::fs::write(folder.path("bios"), bios).unwrap();
+    let mut image = vec![0; 64 << 10];
+    image[..4].copy_from_slice(b"Dmi0");
+    std::fs::write(folder.path("vars"), &image).unwrap();
+    let flash = "-drive if=pflash,format=raw,readonly=on,file=bios -drive if=pflash,format=raw,file=vars";
+    let (_, code) = run(&folder, &format!("-kernel flash32.elf {flash}"));
+    assert_eq!(code, 39);
+    image[0x1000..0x2000].fill(0xff);
+    image[0x1000..0x1004].copy_from_slice(b"kept");
+    assert!(std::fs::read(folder.path("vars")).unwrap() == image);
+}
