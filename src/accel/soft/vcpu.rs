@@ -49,7 +49,6 @@ fn serve_signals(cpu: &mut Cpu) {
     }
     if pending & Signals::SMI != 0 && !cpu.in_smm() {
         cpu.signals.take(Signals::SMI);
-        cpu.activity = Activity::Running;
         cpu.enter_smm();
     } else if pending & Signals::NMI != 0 && !cpu.nmi_blocked() {
         cpu.signals.take(Signals::NMI);

@@ -88,8 +88,9 @@ impl SystemRegisters {
     /// Where system management mode begins after reset.
     const SMBASE: u64 = 0x30000;
 
-    /// After RESET (SDM volume 3, table 10-1), `now_ns` on the machine's clock: the time-stamp counter begins at 0.
-    pub(super) fn power_on(now_ns: u64) -> Self {
+    /// After RESET (SDM volume 3, table 10-1). The time-stamp counter shows the machine's clock and does not begin at 0
+    /// again: processors that are reset one after the other would not agree, and guests give up a counter that differs.
+    pub(super) fn power_on() -> Self {
         Self {
             pat: Self::PAT,
             misc_enable: Self::MISC_ENABLE,
@@ -99,7 +100,6 @@ impl SystemRegisters {
                 banks: [[u64::MAX, 0, 0, 0]; BANKS],
                 ..MachineCheck::default()
             },
-            tsc_offset: now_ns.wrapping_neg(),
             ..Self::default()
         }
     }

@@ -14,7 +14,7 @@ impl Cpu {
     /// This module's part of RESET.
     pub fn reset_system(&mut self) {
         let table = self.system.cpuid.take();
-        self.system = SystemRegisters::power_on(self.clock.now_ns());
+        self.system = SystemRegisters::power_on();
         self.system.cpuid = table;
         let bootstrap = if self.index == 0 { APIC_BASE_BSP } else { 0 };
         self.system.apic_base = APIC_PAGE | APIC_BASE_ENABLE | bootstrap;

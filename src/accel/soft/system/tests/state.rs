@@ -1,7 +1,7 @@
 //! Saved states, system management mode, RESET and INIT.
 
 use super::super::super::cpu::{Activity, rflags, segment};
-use super::{CODE, Kit, selector};
+use super::{CODE, Kit};
 use crate::cpu::Mode;
 
 /// Where the registers of system management mode are after reset.
@@ -96,5 +96,14 @@ fn init_keeps_what_reset_does_not() {
     assert_eq!((kit.cpu().system.pat, kit.cpu().system.tsc_offset, kit.cpu().efer), (6, 9, 0));
     kit.cpu().reset();
     assert_eq!(kit.cpu().system.pat, 0x0007_0406_0007_0406);
-    assert_eq!(kit.cpu().segments[segment::DS].loaded.selector & selector::END, 0);
+    assert_eq!(kit.selector(segment::DS), 0);
+}
+
+#[test]
+fn processors_that_are_reset_at_different_times_agree_on_the_tsc() {
+    let mut kit = Kit::long("max", 0);
+    kit.cpu().clock.clone().advance(1000);
+    kit.cpu().shift_tsc(5);
+    kit.cpu().reset();
+    assert_eq!((kit.cpu().tsc(), kit.cpu().system.tsc_adjust), (1000, 0));
 }
