@@ -23,6 +23,7 @@ impl Cpu {
         // Out of the processor, so that handlers may change the one while the other is borrowed.
         let mut cache = self.blocks.take().unwrap_or_default();
         let traced = Self::is_traced();
+        self.enter_x87();
         while self.activity == Activity::Running && self.budget != 0 {
             if traced {
                 self.turn::<true>(&mut cache)
@@ -33,6 +34,7 @@ impl Cpu {
                 break;
             }
         }
+        self.leave_x87();
         self.blocks = Some(cache);
     }
 

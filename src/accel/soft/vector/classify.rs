@@ -54,11 +54,18 @@ pub(super) fn class(instruction: &Instruction) -> Option<Class> {
         EncodingKind::Legacy => match (vector, any(|r| r.is_mm())) {
             (true, true) => Some(Class::SseMmx),
             (true, false) => Some(Class::Sse),
+            (false, true) if is_conversion(instruction) => Some(Class::SseMmx),
             (false, true) => Some(Class::Mmx),
             (false, false) => None,
         },
         _ => None,
     }
+}
+
+/// Floating point from memory to an MMX register.
+fn is_conversion(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(instruction.mnemonic(), M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi)
 }
 
 /// The memory access that used-memory information describes.

@@ -323,6 +323,9 @@ const AVX: u8 = 2;
 /// MASKMOVQ and MASKMOVDQU: bytes at DS:rDI by the sign bits of a mask's bytes.
 fn masked_bytes<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     let Some(cold) = &op.cold else { return Ok(Flow::Next) };
+    if KIND == MMX {
+        cpu.sync_x87_if_pending();
+    }
     let checked = cpu.check_vector(match KIND {
         MMX => Class::Mmx,
         SSE => Class::Sse,
@@ -340,6 +343,7 @@ fn masked_bytes<const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     let number = u8::try_from(cold.instruction.memory_segment().number()).unwrap_or(3);
     let (from, by) = (cold.instruction.op1_register().number(), cold.instruction.op2_register().number());
     let (value, mask) = if KIND == MMX {
+        cpu.sync_x87();
         let mm = |number: usize| {
             let bytes = cpu.vector.x87.register(number);
             [u64::from_le_bytes(std::array::from_fn(|i| bytes[i])), 0, 0, 0, 0, 0, 0, 0]

@@ -31,6 +31,7 @@ pub(super) fn handler(call: &StubCall, extra: &mut u64) -> Handler {
     match (stub.access, stub.class, stub.align, stub.element) {
         (Access::None, Class::Sse, ..) => no_memory::<SSE>,
         (Access::None, Class::Avx, ..) => no_memory::<AVX>,
+        (_, Class::X87 | Class::Mmx, ..) => x87,
         (Access::None, ..) => no_memory::<OTHER>,
         (Access::Read, Class::Sse, ..) if stub.size == 16 && stub.align == 16 => read_aligned,
         _ => with_memory,
@@ -101,8 +102,10 @@ impl Cpu {
     /// #MF, if an unmasked x87 exception is pending. With CR0.NE clear the processor asserts FERR# instead and stands
     /// still until an interrupt ([`super::VectorState::ferr`]): the fault then is none that is delivered, see
     /// [`waiting`].
+    ///
+    /// With the registers in the host, the host's own #MF tells ([`Cpu::trapped`]).
     fn check_x87_pending(&mut self) -> Result<(), Fault> {
-        if !self.vector.x87.is_pending() {
+        if self.vector.resident || !self.vector.x87.is_pending() {
             return Ok(());
         }
         self.vector.ferr |= self.cr0 & CR0_NE == 0;
@@ -122,19 +125,88 @@ impl Cpu {
     /// Executes a stub with the operand in the scratch slot.
     #[inline(always)]
     fn run_stub(&mut self, stub: &Stub) -> Result<(), Fault> {
-        let result = native::call(self, stub);
+        let result = native::call(self, stub.entry);
         if stub.flags || result & trap::TRAPPED != 0 {
             if result & trap::TRAPPED != 0 {
-                return Err(self.trapped(result));
+                return Err(self.trapped(result, stub.class));
             }
             self.status = native::status(result);
         }
         Ok(())
     }
 
+    /// Executes a stub of x87 or MMX, in the host's registers if they may stay there. The result: whether a store has
+    /// reached memory.
+    fn run_x87(&mut self, stub: &Stub) -> Result<bool, Fault> {
+        if !self.vector.may_stay {
+            self.run_stub(stub)?;
+            return Ok(stores(self));
+        }
+        if !self.vector.resident {
+            native::load_x87(&mut self.vector.x87);
+            self.vector.resident = true;
+        }
+        let result = native::call(self, stub.resident);
+        if result & trap::TRAPPED != 0 {
+            return Err(self.trapped(result, stub.class));
+        }
+        if stub.flags {
+            self.status = native::status(result);
+        }
+        if stub.access == Access::Write && result & 0x80 != 0 {
+            self.sync_x87();
+            return Ok(stores(self));
+        }
+        Ok(true)
+    }
+
+    /// Lets x87 and MMX registers stay in the host's between instructions, until [`Cpu::leave_x87`]. In between, this
+    /// thread must use neither for anything else, nor another processor.
+    pub fn enter_x87(&mut self) {
+        self.vector.may_stay = true;
+    }
+
+    /// Ends what [`Cpu::enter_x87`] began.
+    pub fn leave_x87(&mut self) {
+        self.sync_x87();
+        self.vector.may_stay = false;
+    }
+
+    /// Brings the image of x87 and MMX up to date.
+    #[inline(always)]
+    pub(super) fn sync_x87(&mut self) {
+        if self.vector.resident {
+            native::save_x87(&mut self.vector.x87);
+            self.vector.resident = false;
+        }
+        self.settle_pointers();
+    }
+
+    /// Does so if an unmasked exception is pending, so that [`Cpu::check_x87_pending`] sees it.
+    pub(super) fn sync_x87_if_pending(&mut self) {
+        if self.vector.resident && native::fsw() & 0x80 != 0 {
+            self.sync_x87();
+        }
+    }
+
+    /// FDP follows the instruction that raised an unmasked exception: no other one can have come after it.
+    fn settle_pointers(&mut self) {
+        if self.vector.x87.is_pending()
+            && let Some((offset, selector)) = self.vector.recent.take()
+        {
+            (self.vector.last.fdp, self.vector.last.fds) = (offset, selector);
+        }
+    }
+
     /// What the guest sees of an exception in a stub.
     #[cold]
-    fn trapped(&mut self, result: u32) -> Fault {
+    fn trapped(&mut self, result: u32, class: Class) -> Fault {
+        if matches!(class, Class::X87 | Class::Mmx) && result & !trap::TRAPPED == trap::SIGFPE {
+            // Pending since an earlier instruction.
+            self.sync_x87();
+            self.vector.ferr |= self.cr0 & CR0_NE == 0;
+            return self.raise(Exception::MF);
+        }
         if result & !trap::TRAPPED != trap::SIGFPE {
             // The host refuses the encoding.
             return self.raise(Exception::UD);
@@ -148,16 +220,18 @@ impl Cpu {
         let selector = |cpu: &Self, number: usize| cpu.segments[number & 7].loaded.selector;
         let fip = self.rip_at(u64::from(op.at));
         let fcs = selector(self, segment::CS);
-        let unmasked = self.vector.x87.is_pending();
         let opcode = op.cold.as_ref().map_or(0, |cold| x87_opcode(&cold.bytes));
         let operand = memory.map(|(number, offset)| (offset, selector(self, usize::from(number))));
         let on_exception = self.vector.layout.fdp_on_exception;
         let last = &mut self.vector.last;
         (last.fip, last.fcs, last.fop) = (fip, fcs, opcode);
-        if let Some((offset, selector)) = operand
-            && (unmasked || !on_exception)
-        {
-            (last.fdp, last.fds) = (offset, selector);
+        if on_exception {
+            self.vector.recent = operand;
+            if !self.vector.resident {
+                self.settle_pointers();
+            }
+        } else if let Some(operand) = operand {
+            (last.fdp, last.fds) = operand;
         }
     }
 }
@@ -201,6 +275,32 @@ fn read_aligned(cpu: &mut Cpu, op: &Op) -> Step {
     Ok(Flow::Next)
 }
 
+/// x87 and MMX, in the order of [`with_stub`].
+fn x87(cpu: &mut Cpu, op: &Op) -> Step {
+    let stub = shared(op);
+    let checked = cpu.check_vector(stub.class).map(|()| Flow::Next);
+    if checked.is_err() {
+        return waiting(cpu, checked);
+    }
+    let (number, offset) = (op.mem.segment, cpu.effective_address(&op.mem));
+    match stub.access {
+        Access::None => {}
+        Access::Read => load(cpu, stub, number, offset)?,
+        Access::Write => cpu.probe_write(number, offset, u64::from(stub.size))?,
+    }
+    let stored = match cpu.run_x87(stub) {
+        Ok(stored) => stored,
+        Err(fault) => return waiting(cpu, Err(fault)),
+    };
+    if stub.access == Access::Write && stored {
+        store(cpu, stub, number, offset)?;
+    }
+    if stub.pointers {
+        cpu.move_pointers(op, (stub.access != Access::None).then_some((number, offset)));
+    }
+    Ok(Flow::Next)
+}
+
 fn with_memory(cpu: &mut Cpu, op: &Op) -> Step {
     with_stub(cpu, op, shared(op))
 }
@@ -221,6 +321,9 @@ fn once(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// Any instruction, in the order: can it be used, its operand's alignment and protection, execution, the store.
 fn with_stub(cpu: &mut Cpu, op: &Op, stub: &Stub) -> Step {
+    if matches!(stub.class, Class::X87 | Class::Mmx | Class::SseMmx) {
+        cpu.sync_x87();
+    }
     let checked = cpu.check_vector(stub.class).map(|()| Flow::Next);
     if checked.is_err() {
         return waiting(cpu, checked);
@@ -308,6 +411,7 @@ pub(super) fn wait(cpu: &mut Cpu, _op: &Op) -> Step {
     if cpu.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS {
         return Err(cpu.raise(Exception::NM));
     }
+    cpu.sync_x87_if_pending();
     let step = cpu.check_x87_pending().map(|()| Flow::Next);
     waiting(cpu, step)
 }

@@ -41,6 +41,11 @@ impl X87 {
         self.summarize();
     }
 
+    /// FXRSTOR64 loads MXCSR as well: it must be that of Rust code.
+    pub(super) fn set_host_mxcsr(&mut self) {
+        self.0[MXCSR..MXCSR + 4].copy_from_slice(&MXCSR_DEFAULT.to_le_bytes());
+    }
+
     /// The status word.
     pub(super) fn fsw(&self) -> u16 {
         self.word(FSW)
@@ -137,6 +142,12 @@ pub struct VectorState {
     pub(super) fault_mxcsr: u32,
     // Ours alone.
     pub(super) last: LastX87,
+    /// The operand of the last x87 instruction with one: FDP, if that instruction raised an unmasked exception.
+    pub(super) recent: Option<(u64, u16)>,
+    /// x87 and MMX may stay in the host's registers until [`Cpu::leave_x87`].
+    pub(super) may_stay: bool,
+    /// They are there; `x87` is stale.
+    pub(super) resident: bool,
     /// XCR0.
     pub(super) xcr0: u64,
     /// Components of the guest's XSAVE area.
@@ -164,6 +175,9 @@ impl Default for VectorState {
             host_mxcsr: MXCSR_DEFAULT,
             fault_mxcsr: MXCSR_DEFAULT,
             last: LastX87::default(),
+            recent: None,
+            may_stay: false,
+            resident: false,
             xcr0: 1,
             layout: Arc::default(),
             ferr: false,
@@ -175,7 +189,8 @@ impl VectorState {
     /// After power-on or RESET. FCW is what FNINIT gives, as in [`crate::cpu::CpuState::power_on`]. INIT leaves all of
     /// it alone (SDM volume 3, table 10-1).
     pub fn reset(&mut self, model: &CpuModel) {
-        *self = Self { layout: Arc::new(Layout::new(model)), ..Self::default() };
+        let may_stay = self.may_stay;
+        *self = Self { layout: Arc::new(Layout::new(model)), may_stay, ..Self::default() };
     }
 
     /// FNINIT: the control registers of x87; its data registers stay.

@@ -12,6 +12,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use iced_x86::{
     Code, CodeSize, Encoder, IcedError, Instruction, InstructionInfoFactory, MemoryOperand, OpAccess, OpKind, Register,
+    RflagsBits,
 };
 
 use crate::host::code::CodeMemory;
@@ -32,6 +33,9 @@ const RESUME_LEN: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stub {
     pub(super) entry: usize,
+    /// The entry for x87 and MMX registers that are in the host's already; 0: there is none. The result of a store is
+    /// the status word.
+    pub(super) resident: usize,
     pub(super) class: Class,
     pub(super) access: Access,
     /// Bytes of the memory operand, at most 64.
@@ -58,11 +62,17 @@ pub(super) enum StubCall {
     Once(Box<Stub>, Vec<u8>),
 }
 
+/// What a stub depends on: the relocated instruction, and which general registers its own stand for.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    instruction: Instruction,
+    general: Vec<(Register, u32)>,
+}
+
 struct Region {
     memory: CodeMemory,
     used: usize,
-    /// By the code.
-    stubs: HashMap<Vec<u8>, &'static Stub>,
+    stubs: HashMap<Key, &'static Stub>,
 }
 
 fn region() -> Option<&'static Mutex<Region>> {
@@ -81,11 +91,13 @@ fn new_region() -> Option<Region> {
 
 /// The stub of an instruction; `None`: it has no native form, or the host refuses memory for code.
 pub(super) fn stub(instruction: &Instruction, class: Class) -> Option<StubCall> {
-    let (mut stub, code) = assemble(instruction, class)?;
+    let (moved, renamed) = relocate(instruction)?;
+    let key = Key { instruction: moved, general: renamed };
     let mut region = region()?.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = region.stubs.get(&code) {
+    if let Some(known) = region.stubs.get(&key) {
         return Some(StubCall::Shared(known));
     }
+    let (mut stub, code, resident) = assemble(instruction, &key, class)?;
     let at = region.used;
     let end = (at + code.len()).next_multiple_of(64);
     if end > SLOT {
@@ -97,10 +109,17 @@ pub(super) fn stub(instruction: &Instruction, class: Class) -> Option<StubCall> 
     }
     region.used = end;
     stub.entry = region.memory.address() + at;
+    stub.resident = resident.map_or(0, |offset| stub.entry + offset);
     // Bounded by the region's length.
     let stub: &'static Stub = Box::leak(Box::new(stub));
-    region.stubs.insert(code, stub);
+    region.stubs.insert(key, stub);
     Some(StubCall::Shared(stub))
+}
+
+/// Where code in the slot is executed.
+#[cfg(test)]
+pub(super) fn slot_address() -> Option<usize> {
+    Some(region()?.lock().unwrap_or_else(PoisonError::into_inner).memory.address() + SLOT)
 }
 
 /// Puts code into the slot and calls `run` while nobody else can change it.
@@ -135,6 +154,39 @@ impl Assembler {
 
     fn store(&mut self, code: Code, at: i64, register: Register) -> Result<(), IcedError> {
         self.put(&Instruction::with2(code, slot(Register::RDI, at), register)?)
+    }
+
+    /// The arithmetic flags from EDX.
+    fn load_flags(&mut self) -> Result<(), IcedError> {
+        self.put(&Instruction::with2(Code::Mov_r32_rm32, Register::EAX, Register::EDX)?)?;
+        self.put(&Instruction::with2(Code::Add_AL_imm8, Register::AL, 0x7f)?)?;
+        self.plain(Code::Sahf)
+    }
+
+    /// The result in EAX.
+    fn result(&mut self, stub: &Stub) -> Result<(), IcedError> {
+        if !stub.flags {
+            return self.put(&Instruction::with2(Code::Mov_r32_imm32, Register::EAX, 0u32)?);
+        }
+        self.plain(Code::Lahf)?;
+        self.put(&Instruction::with1(Code::Seto_rm8, Register::AL)?)?;
+        self.put(&Instruction::with2(Code::Movzx_r32_rm16, Register::EAX, Register::AX)?)
+    }
+
+    fn load_general(&mut self, uses: &Uses) -> Result<(), IcedError> {
+        for (host, guest, _) in &uses.general {
+            let place = slot(Register::RSI, i64::from(*guest) * 8);
+            self.put(&Instruction::with2(Code::Mov_r64_rm64, *host, place)?)?;
+        }
+        Ok(())
+    }
+
+    fn store_general(&mut self, uses: &Uses) -> Result<(), IcedError> {
+        for (host, guest, _) in uses.general.iter().filter(|(.., written)| *written) {
+            let place = slot(Register::RSI, i64::from(*guest) * 8);
+            self.put(&Instruction::with2(Code::Mov_rm64_r64, place, *host)?)?;
+        }
+        Ok(())
     }
 
     fn control(&mut self, code: Code, at: i64) -> Result<(), IcedError> {
@@ -283,14 +335,17 @@ fn store_code(legacy: bool) -> (Code, Register) {
     }
 }
 
-fn assemble(instruction: &Instruction, class: Class) -> Option<(Stub, Vec<u8>)> {
-    let (moved, renamed) = relocate(instruction)?;
-    let uses = uses(&moved, &renamed)?;
+/// The stub, its code, and where in it the entry for resident registers is.
+fn assemble(instruction: &Instruction, key: &Key, class: Class) -> Option<(Stub, Vec<u8>, Option<usize>)> {
+    let uses = uses(&key.instruction, &key.general)?;
     let (access, size) = memory(instruction)?;
-    let flags_read = instruction.rflags_read();
-    let flags_changed = instruction.rflags_modified();
+    // iced counts x87's condition codes among them.
+    let status = RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+    let flags_read = instruction.rflags_read() & status;
+    let flags_changed = instruction.rflags_modified() & status;
     let stub = Stub {
         entry: 0,
+        resident: 0,
         class,
         access,
         size: u8::try_from(size).ok()?,
@@ -301,8 +356,32 @@ fn assemble(instruction: &Instruction, class: Class) -> Option<(Stub, Vec<u8>)> 
         mask: u8::try_from(instruction.op_mask().number()).ok().filter(|_| instruction.has_op_mask()).unwrap_or(0),
         element: super::masked::suppressed_element(instruction),
     };
-    let code = emit(&moved, &uses, &stub, flags_read != 0 || flags_changed != 0).ok()?;
-    Some((stub, code))
+    let flags = flags_read != 0 || flags_changed != 0;
+    let mut code = emit(&key.instruction, &uses, &stub, flags).ok()?;
+    let resident = matches!(class, Class::X87 | Class::Mmx).then_some(code.len());
+    if resident.is_some() {
+        code.extend(emit_resident(&key.instruction, &uses, &stub, flags).ok()?);
+    }
+    Some((stub, code, resident))
+}
+
+/// The instruction on registers that are in the host's already.
+fn emit_resident(moved: &Instruction, uses: &Uses, stub: &Stub, flags_in: bool) -> Result<Vec<u8>, IcedError> {
+    let mut a = Assembler::new();
+    if flags_in {
+        a.load_flags()?;
+    }
+    a.load_general(uses)?;
+    a.put(moved)?;
+    if stub.class == Class::X87 && stub.access == Access::Write {
+        a.put(&Instruction::with1(Code::Fnstsw_AX, Register::AX)?)?;
+        a.put(&Instruction::with2(Code::Movzx_r32_rm16, Register::EAX, Register::AX)?)?;
+    } else {
+        a.result(stub)?;
+    }
+    a.store_general(uses)?;
+    a.plain(Code::Retnq)?;
+    Ok(a.encoder.take_buffer())
 }
 
 /// Access and size of the memory operand.
@@ -322,9 +401,7 @@ fn emit(moved: &Instruction, uses: &Uses, stub: &Stub, flags_in: bool) -> Result
     let legacy = !matches!(stub.class, Class::Avx | Class::Avx512);
     let x87 = matches!(stub.class, Class::X87 | Class::Mmx | Class::SseMmx);
     if flags_in {
-        a.put(&Instruction::with2(Code::Mov_r32_rm32, Register::EAX, Register::EDX)?)?;
-        a.put(&Instruction::with2(Code::Add_AL_imm8, Register::AL, 0x7f)?)?;
-        a.plain(Code::Sahf)?;
+        a.load_flags()?;
     }
     if x87 {
         a.control(Code::Fxrstor64_m512byte, X87_AT)?;
@@ -336,25 +413,13 @@ fn emit(moved: &Instruction, uses: &Uses, stub: &Stub, flags_in: bool) -> Result
     for Used { register, .. } in &uses.masks {
         a.load(Code::VEX_Kmovq_kr_km64, *register, K_AT + register.number() as i64 * 8)?;
     }
-    for (host, guest, _) in &uses.general {
-        let place = slot(Register::RSI, i64::from(*guest) * 8);
-        a.put(&Instruction::with2(Code::Mov_r64_rm64, *host, place)?)?;
-    }
+    a.load_general(uses)?;
     if stub.float {
         a.control(Code::Ldmxcsr_m32, MXCSR_AT)?;
     }
     a.put(moved)?;
-    if stub.flags {
-        a.plain(Code::Lahf)?;
-        a.put(&Instruction::with1(Code::Seto_rm8, Register::AL)?)?;
-        a.put(&Instruction::with2(Code::Movzx_r32_rm16, Register::EAX, Register::AX)?)?;
-    } else {
-        a.put(&Instruction::with2(Code::Mov_r32_imm32, Register::EAX, 0u32)?)?;
-    }
-    for (host, guest, _) in uses.general.iter().filter(|(.., written)| *written) {
-        let place = slot(Register::RSI, i64::from(*guest) * 8);
-        a.put(&Instruction::with2(Code::Mov_rm64_r64, place, *host)?)?;
-    }
+    a.result(stub)?;
+    a.store_general(uses)?;
     for Used { register, .. } in uses.masks.iter().filter(|used| used.written) {
         a.store(Code::VEX_Kmovq_m64_kr, K_AT + register.number() as i64 * 8, *register)?;
     }

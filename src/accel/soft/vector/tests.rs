@@ -5,8 +5,10 @@ use super::super::cpu::{Exception, attributes, segment};
 use super::*;
 
 mod cases;
+mod differential;
 mod fuzz;
 mod saves;
+mod speed;
 
 /// Where instructions are executed, and where their memory operands are.
 const CODE: u64 = 0x10_0000;

@@ -7,8 +7,8 @@ use crate::cpu::Mode;
 use super::super::cpu::{Cpu, Fault, Flow, Step};
 use super::super::op::{Handler, Op};
 use super::classify;
-use super::run;
 use super::state::{LastX87, VectorState};
+use super::{native, run};
 
 /// What executes an x87 instruction that is handled here.
 pub(super) fn handler(instruction: &Instruction) -> Option<Handler> {
@@ -101,6 +101,7 @@ fn content_tag(register: &[u8; 10]) -> u16 {
 /// FNINIT.
 fn fninit(cpu: &mut Cpu, _op: &Op) -> Step {
     cpu.check_x87_present()?;
+    cpu.sync_x87();
     // Data registers keep their places: only TOP changes.
     cpu.vector.set_top(0);
     cpu.vector.init_x87();
@@ -110,6 +111,10 @@ fn fninit(cpu: &mut Cpu, _op: &Op) -> Step {
 /// FNCLEX: clears the exception flags, SF, ES and B.
 fn fnclex(cpu: &mut Cpu, _op: &Op) -> Step {
     cpu.check_x87_present()?;
+    if cpu.vector.resident {
+        native::clear_exceptions();
+        return Ok(Flow::Next);
+    }
     let fsw = cpu.vector.x87.fsw() & 0x7f00;
     cpu.vector.x87.set_fsw(fsw);
     Ok(Flow::Next)
@@ -123,20 +128,27 @@ fn nothing(cpu: &mut Cpu, _op: &Op) -> Step {
 fn fnstcw(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.check_x87_present()?;
     let offset = cpu.effective_address(&op.mem);
-    cpu.write(op.mem.segment, offset, cpu.vector.x87.fcw())?;
+    let fcw = if cpu.vector.resident { native::fcw() } else { cpu.vector.x87.fcw() };
+    cpu.write(op.mem.segment, offset, fcw)?;
     Ok(Flow::Next)
+}
+
+/// The status word.
+fn fsw(cpu: &Cpu) -> u16 {
+    if cpu.vector.resident { native::fsw() } else { cpu.vector.x87.fsw() }
 }
 
 fn fnstsw(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.check_x87_present()?;
     let offset = cpu.effective_address(&op.mem);
-    cpu.write(op.mem.segment, offset, cpu.vector.x87.fsw())?;
+    let fsw = fsw(cpu);
+    cpu.write(op.mem.segment, offset, fsw)?;
     Ok(Flow::Next)
 }
 
 fn fnstsw_ax(cpu: &mut Cpu, _op: &Op) -> Step {
     cpu.check_x87_present()?;
-    cpu.set_reg16(0, cpu.vector.x87.fsw());
+    cpu.set_reg16(0, fsw(cpu));
     Ok(Flow::Next)
 }
 
@@ -146,22 +158,29 @@ fn fldcw(cpu: &mut Cpu, op: &Op) -> Step {
     }
     let offset = cpu.effective_address(&op.mem);
     let value: u16 = cpu.read(op.mem.segment, offset)?;
-    cpu.vector.x87.set_fcw(value);
+    if cpu.vector.resident {
+        native::set_fcw(value);
+    } else {
+        cpu.vector.x87.set_fcw(value);
+    }
     Ok(Flow::Next)
 }
 
 /// What a waiting instruction gives, if it cannot go on.
 fn waits(cpu: &mut Cpu) -> Option<Step> {
+    cpu.sync_x87_if_pending();
     let checked = cpu.check_vector(classify::Class::X87).map(|()| Flow::Next);
     checked.is_err().then(|| run::waiting(cpu, checked))
 }
 
-/// EMMS: all registers empty.
+/// EMMS: all registers empty, and TOP 0 as after every MMX instruction.
 fn emms(cpu: &mut Cpu, _op: &Op) -> Step {
+    cpu.sync_x87();
     let checked = cpu.check_vector(classify::Class::Mmx).map(|()| Flow::Next);
     if checked.is_err() {
         return run::waiting(cpu, checked);
     }
+    cpu.vector.set_top(0);
     cpu.vector.x87.set_used(0);
     Ok(Flow::Next)
 }
@@ -240,6 +259,7 @@ fn set_environment<const WIDE: bool>(cpu: &mut Cpu, area: &[u8]) {
 
 fn fnstenv<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.check_x87_present()?;
+    cpu.sync_x87();
     let area = environment::<WIDE>(cpu);
     let offset = cpu.effective_address(&op.mem);
     cpu.write_bytes(op.mem.segment, offset, &area[..environment_len(WIDE)])?;
@@ -252,6 +272,7 @@ fn fldenv<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     if let Some(step) = waits(cpu) {
         return step;
     }
+    cpu.sync_x87();
     let mut area = [0; 28];
     read_area(cpu, op, &mut area[..environment_len(WIDE)])?;
     set_environment::<WIDE>(cpu, &area);
@@ -265,6 +286,7 @@ fn read_area(cpu: &mut Cpu, op: &Op, area: &mut [u8]) -> Result<(), Fault> {
 
 fn fnsave<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.check_x87_present()?;
+    cpu.sync_x87();
     let len = environment_len(WIDE);
     let mut area = [0; 108];
     area[..len].copy_from_slice(&environment::<WIDE>(cpu)[..len]);
@@ -282,6 +304,7 @@ fn frstor<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     if let Some(step) = waits(cpu) {
         return step;
     }
+    cpu.sync_x87();
     let len = environment_len(WIDE);
     let mut area = [0; 108];
     read_area(cpu, op, &mut area[..len + 80])?;

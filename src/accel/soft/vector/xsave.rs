@@ -211,6 +211,7 @@ impl Cpu {
 
     /// #UD and #NM of the XSAVE family.
     fn check_xsave(&mut self) -> Result<(), Fault> {
+        self.sync_x87();
         if self.cr4 & CR4_OSXSAVE == 0 {
             return Err(self.raise(Exception::UD));
         }
@@ -227,7 +228,8 @@ impl Cpu {
         if condition { Ok(()) } else { Err(self.raise(Exception::gp(0))) }
     }
 
-    /// The XSAVE area in standard form with all components of the processor, whatever XCR0 says.
+    /// The XSAVE area in standard form with all components of the processor, whatever XCR0 says. Not between
+    /// [`Cpu::enter_x87`] and [`Cpu::leave_x87`].
     #[must_use]
     pub fn save_xsave(&self) -> Vec<u8> {
         let shape = Shape { wide: true, long: true };
@@ -246,6 +248,7 @@ impl Cpu {
     /// Takes the registers of an XSAVE area in standard form. Components that it does not name, or that are beyond its
     /// end, get their initial state.
     pub fn load_xsave(&mut self, xsave: &[u8]) {
+        self.sync_x87();
         let shape = Shape { wide: true, long: true };
         let layout = std::sync::Arc::clone(&self.vector.layout);
         let mut area = vec![0; layout.standard_len(layout.supported).max(HEADER_END)];
@@ -286,6 +289,7 @@ fn place(cpu: &mut Cpu, op: &Op, align: u8) -> Result<u64, Fault> {
 
 /// #NM of FXSAVE and FXRSTOR.
 fn check_fxsave(cpu: &mut Cpu) -> Result<(), Fault> {
+    cpu.sync_x87();
     if cpu.cr0 & (CR0_EM | CR0_TS) == 0 { Ok(()) } else { Err(cpu.raise(Exception::NM)) }
 }
 
@@ -484,6 +488,7 @@ fn xgetbv(cpu: &mut Cpu, _op: &Op) -> Step {
     let value = match cpu.reg32(gpr::RCX as u8) {
         0 => cpu.vector.xcr0,
         1 if cpu.vector.layout.tells_use => {
+            cpu.sync_x87();
             let mxcsr = u64::from(cpu.vector.mxcsr != MXCSR_DEFAULT) << 1;
             (cpu.in_use() | mxcsr) & cpu.vector.xcr0
         }

@@ -381,3 +381,64 @@ fn an_x87_store_that_faults_changes_nothing() {
     assert_eq!(run(&mut b, &[0xdd, 0x1b]), Err(13));
     assert_eq!(b.cpu.vector.x87.used(), 0x80);
 }
+
+#[test]
+fn x87_may_stay_in_the_hosts_registers() {
+    let mut b = long();
+    b.load(DATA, &2.0f64.to_bits().to_le_bytes());
+    b.cpu.enter_x87();
+    // fld qword [rbx]; fsqrt; fld1; fcomi st0,st1; faddp; fst qword [rbx+8]
+    for code in [&[0xdd, 0x03][..], &[0xd9, 0xfa], &[0xd9, 0xe8], &[0xdb, 0xf1], &[0xde, 0xc1], &[0xdd, 0x53, 8]] {
+        run(&mut b, code).unwrap();
+    }
+    assert!(b.cpu.vector.resident);
+    assert!(b.cpu.status.cf());
+    let sum = f64::from_bits(u64::from_le_bytes(memory(&b, DATA + 8)));
+    assert!((sum - (2f64.sqrt() + 1.0)).abs() < 1e-15, "{sum}");
+    // fnstsw ax
+    run(&mut b, &[0xdf, 0xe0]).unwrap();
+    assert_eq!(b.cpu.gpr[0] & 0x3800, 0x3800);
+    b.cpu.leave_x87();
+    assert_eq!((b.cpu.vector.x87.used(), b.cpu.vector.x87.top()), (0x80, 7));
+}
+
+#[test]
+fn pending_exceptions_are_found_in_the_hosts_registers() {
+    let mut b = long();
+    b.load(DATA, &0x37bu16.to_le_bytes());
+    b.cpu.enter_x87();
+    // fld1; fldcw [rbx]; fidiv dword [rbx+8] (1/0)
+    for code in [&[0xd9, 0xe8][..], &[0xd9, 0x2b], &[0xda, 0x73, 8]] {
+        run(&mut b, code).unwrap();
+    }
+    assert!(b.cpu.vector.resident);
+    // fld1; wait; fldcw [rbx]; emms
+    for code in [&[0xd9, 0xe8][..], &[0x9b], &[0xd9, 0x2b], &[0x0f, 0x77]] {
+        assert_eq!(run(&mut b, code), Err(16), "{code:x?}");
+    }
+    // fnclex; fld1
+    run(&mut b, &[0xdb, 0xe2]).unwrap();
+    run(&mut b, &[0xd9, 0xe8]).unwrap();
+    b.cpu.leave_x87();
+    assert_eq!(b.cpu.vector.last.fdp, DATA + 8);
+}
+
+#[test]
+fn an_unmasked_x87_store_does_not_reach_memory() {
+    for resident in [false, true] {
+        let mut b = long();
+        b.load(DATA, &0x37eu16.to_le_bytes());
+        b.load(DATA + 8, &[0x55; 8]);
+        if resident {
+            b.cpu.enter_x87();
+        }
+        // fldcw [rbx]; fld1; fldz; fdivp (infinity, as division by zero is masked); fistp qword [rbx+8]
+        for code in [&[0xd9, 0x2b][..], &[0xd9, 0xe8], &[0xd9, 0xee], &[0xde, 0xf9], &[0xdf, 0x7b, 8]] {
+            run(&mut b, code).unwrap();
+        }
+        assert_eq!(memory::<8>(&b, DATA + 8), [0x55; 8]);
+        assert_eq!(run(&mut b, &[0x9b]), Err(16));
+        b.cpu.leave_x87();
+        assert_eq!(b.cpu.vector.x87.used(), 0x80);
+    }
+}

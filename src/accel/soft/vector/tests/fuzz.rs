@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// xorshift64*.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -25,7 +25,7 @@ impl Random {
 }
 
 /// An instruction that likely is of this module.
-fn instruction(random: &mut Random) -> [u8; 16] {
+pub(super) fn instruction(random: &mut Random) -> [u8; 16] {
     let mut bytes = random.bytes();
     let prefixes: &[&[u8]] = &[
         &[0x0f],
