@@ -33,6 +33,7 @@ fn speed_of_instructions() {
         if resident {
             b.cpu.enter_x87();
         }
+        run(&mut b, &[0xd9, 0xe8]).unwrap(); // fld1
         for (name, code) in cases {
             let mut bytes = [0x90; 15];
             bytes[..code.len()].copy_from_slice(code);
