@@ -6,7 +6,6 @@ use super::super::cpu::{Activity, Cpu, Exception, Fault, attributes, gpr, rflags
 use super::super::mmu::Privilege;
 use super::descriptor::{Descriptor, is_null, kind, null_segment, rpl, selector_error};
 use super::stack::Stack;
-use super::task::Reason;
 
 /// What is delivered.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +152,7 @@ impl Cpu {
 
     /// Goes to the handler of an event. On `Err` nothing has changed but the pushed bytes.
     pub(super) fn deliver(&mut self, event: &Event) -> Result<(), Fault> {
+        self.system.task_switched = false;
         match self.mode {
             Mode::Real => self.deliver_real(event)?,
             _ if self.is_long() => self.deliver_long(event)?,
@@ -360,10 +360,5 @@ impl Cpu {
         self.use_stack(&stack);
         self.rip = gate.gate_offset();
         Ok(())
-    }
-
-    /// Through a task gate (SDM volume 3, 6.12.2).
-    fn deliver_task(&mut self, event: &Event, selector: u16) -> Result<(), Fault> {
-        self.switch_task(selector, Reason::Event { error: event.error, resume: event.resume }, event.return_to)
     }
 }

@@ -194,8 +194,8 @@ impl Cpu {
                 self.set_segment(segment::CS, code);
                 self.rip = descriptor.gate_offset();
             }
-            kind::TASK => self.switch_task(descriptor.gate_selector(), Reason::Jump, next)?,
-            _ => self.switch_task(target.selector, Reason::Jump, next)?,
+            kind::TASK => self.switch_task_now(descriptor.gate_selector(), Reason::Jump, next)?,
+            _ => self.switch_task_now(target.selector, Reason::Jump, next)?,
         }
         Ok(Flow::Jump)
     }
@@ -214,8 +214,8 @@ impl Cpu {
         self.check_system(target, descriptor)?;
         match descriptor.kind() {
             kind::CALL16 | kind::CALL32 => self.call_gate(descriptor, return_to)?,
-            kind::TASK => self.switch_task(descriptor.gate_selector(), Reason::Call, return_to)?,
-            _ => self.switch_task(target.selector, Reason::Call, return_to)?,
+            kind::TASK => self.switch_task_now(descriptor.gate_selector(), Reason::Call, return_to)?,
+            _ => self.switch_task_now(target.selector, Reason::Call, return_to)?,
         }
         Ok(Flow::Jump)
     }

@@ -49,7 +49,8 @@ pub(super) fn into(cpu: &mut Cpu, op: &Op) -> Step {
 /// INT1 (ICEBP): a debug exception that leaves DR6 alone; the gate's level does not count.
 pub(super) fn int1(cpu: &mut Cpu, op: &Op) -> Step {
     let event = Event { vector: 1, error: None, software: false, return_to: cpu.rip_at(op.end()), resume: false };
-    cpu.deliver(&event)?;
+    let outcome = cpu.deliver(&event);
+    cpu.settle(outcome)?;
     cpu.system.step_after = Some(false);
     Ok(Flow::Jump)
 }
@@ -101,7 +102,8 @@ impl Cpu {
     }
 
     fn software_interrupt(&mut self, vector: u8, next: u64) -> Step {
-        self.deliver(&Event { vector, error: None, software: true, return_to: next, resume: false })?;
+        let outcome = self.deliver(&Event { vector, error: None, software: true, return_to: next, resume: false });
+        self.settle(outcome)?;
         self.system.step_after = Some(false);
         Ok(Flow::Jump)
     }

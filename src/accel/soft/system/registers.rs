@@ -69,6 +69,8 @@ pub struct SystemRegisters {
     pub(super) debug_hits: u64,
     /// Whether a single-step trap follows the instruction that just ran, where it is not for TF before it to say.
     pub(super) step_after: Option<bool>,
+    /// The last task switch came so far that the new task runs, whatever it raised.
+    pub(super) task_switched: bool,
     /// In system management mode.
     pub(super) smm: bool,
     /// Non-maskable interrupts were held back when it was entered.

@@ -5,6 +5,7 @@ use crate::cpu::Segment;
 use super::super::cpu::{Cpu, Exception, Fault, attributes, gpr, rflags, segment};
 use super::super::mmu::Privilege;
 use super::descriptor::{Descriptor, SelectorFault, is_null, kind, null_segment, rpl, selector_error};
+use super::event::Event;
 
 /// CR0.TS.
 const CR0_TS: u64 = 1 << 3;
@@ -78,9 +79,27 @@ struct Image {
 }
 
 impl Cpu {
-    /// Switches to the task whose TSS descriptor `selector` names; `next` is where the old task goes on. After an `Err`
-    /// the old task runs; a fault in the new task's context has been delivered there.
-    pub(super) fn switch_task(&mut self, selector: u16, reason: Reason, next: u64) -> Result<(), Fault> {
+    /// As [`Cpu::switch_task`], for instructions: a fault in the new task's context is delivered there, so that an `Err`
+    /// is the old task's.
+    pub(super) fn switch_task_now(&mut self, selector: u16, reason: Reason, next: u64) -> Result<(), Fault> {
+        let outcome = self.switch_task(selector, reason, next);
+        self.settle(outcome)
+    }
+
+    /// Delivers the fault of a task switch that came as far as the new task.
+    pub(super) fn settle(&mut self, outcome: Result<(), Fault>) -> Result<(), Fault> {
+        if outcome.is_err() && self.system.task_switched {
+            self.deliver_exception();
+            return Ok(());
+        }
+        outcome
+    }
+
+    /// Switches to the task whose TSS descriptor `selector` names; `next` is where the old task goes on. A fault is the
+    /// new task's if [`super::SystemRegisters::task_switched`]. It is for the caller to deliver: a chain of tasks that
+    /// fault, which guests can make as long as they like, must not nest here.
+    fn switch_task(&mut self, selector: u16, reason: Reason, next: u64) -> Result<(), Fault> {
+        self.system.task_switched = false;
         let descriptor = self.task_descriptor(selector, reason)?;
         let layout = Layout::of(descriptor.kind());
         if descriptor.limit() < layout.limit {
@@ -105,13 +124,8 @@ impl Cpu {
         tr.attributes |= kind::BUSY;
         self.tr = tr;
         self.commit(layout, &image);
-        if self.load_task(&image, reason).is_err() {
-            if matches!(reason, Reason::Event { .. }) {
-                self.exception.error = self.exception.error.map(|error| error | 1);
-            }
-            self.deliver_exception();
-        }
-        Ok(())
+        self.system.task_switched = true;
+        self.load_task(&image, reason)
     }
 
     /// The TSS descriptor, checked (SDM volume 3, 8.3).
@@ -264,12 +278,6 @@ impl Cpu {
     fn load_task_segments(&mut self, image: &Image) -> Result<(), Fault> {
         let selector = image.selectors[segment::CS];
         let level = rpl(selector);
-        let stack = self.checked_stack(image.selectors[segment::SS], level, Exception::ts, false)?;
-        self.set_segment(segment::SS, stack);
-        for number in [segment::ES, segment::DS, segment::FS, segment::GS] {
-            let loaded = self.checked_data(image.selectors[number], level, Exception::ts)?;
-            self.set_segment(number, loaded);
-        }
         if is_null(selector) {
             return Err(self.raise(Exception::ts(0)));
         }
@@ -283,13 +291,25 @@ impl Cpu {
         }
         let code = self.code_segment(selector, code, level)?;
         self.set_segment(segment::CS, code);
+        let stack = self.checked_stack(image.selectors[segment::SS], level, Exception::ts, false)?;
+        self.set_segment(segment::SS, stack);
+        for number in [segment::ES, segment::DS, segment::FS, segment::GS] {
+            let loaded = self.checked_data(image.selectors[number], level, Exception::ts)?;
+            self.set_segment(number, loaded);
+        }
         Ok(())
+    }
+
+    /// Through a task gate of the IDT (SDM volume 3, 6.12.2).
+    pub(super) fn deliver_task(&mut self, event: &Event, selector: u16) -> Result<(), Fault> {
+        let reason = Reason::Event { error: event.error, resume: event.resume };
+        self.switch_task(selector, reason, event.return_to)
     }
 
     /// IRET with NT: back to the task that the link of the present TSS names.
     pub(super) fn return_from_task(&mut self, next: u64) -> Result<(), Fault> {
         let link: u16 = self.read_linear(self.tr.base & 0xffff_ffff, Privilege::System)?;
-        self.switch_task(link, Reason::Return, next)
+        self.switch_task_now(link, Reason::Return, next)
     }
 
     /// Whether code at the present level may use `len` ports from `port` (SDM volume 1, 19.5; volume 3, 20.2.8). Notes

@@ -285,3 +285,25 @@ fn nmis_are_held_back_until_iret() {
     kit.run(&[0x48, 0xcf]); // iretq
     assert_eq!((kit.cpu().rip, kit.cpu().nmi_blocked()), (CODE, false));
 }
+
+#[test]
+fn a_data_segment_that_a_new_task_cannot_load_is_its_fault() {
+    let mut kit = Kit::protected("max", 0);
+    other_task(&mut kit);
+    kit.put32(OTHER_TSS + 0x54, u32::from(selector::END));
+    kit.run(&[0xea, 0, 0, 0, 0, 0x80, 0]); // jmp TSS
+    assert_eq!(kit.faulted32(), Some((10, u32::from(selector::END))));
+    assert_eq!((kit.cpu().tr.selector, kit.stack32(1)), (selector::TSS_OTHER, 0x9000));
+}
+
+#[test]
+fn a_task_that_faults_while_it_is_to_handle_a_fault_makes_a_double_fault() {
+    let mut kit = Kit::protected("max", 0);
+    other_task(&mut kit);
+    kit.put32(OTHER_TSS + 0x54, u32::from(selector::END));
+    kit.put(IDT + 8 * 13, gate(selector::TSS_OTHER, 0, 0xe5, 0));
+    kit.cpu().gpr[0] = u64::from(selector::END);
+    kit.run(&[0x8e, 0xd8]); // mov ds, ax
+    assert_eq!(kit.faulted32(), Some((8, 0)));
+    assert_eq!(kit.cpu().tr.selector, selector::TSS_OTHER);
+}
