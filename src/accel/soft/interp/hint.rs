@@ -1,10 +1,10 @@
-//! Hints, fences, cache control, random numbers, direct stores, and transactions that always abort.
+//! Hints, fences, cache control, random numbers, direct stores, protection keys, and transactions that always abort.
 
 use std::sync::atomic::{Ordering, fence};
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::super::cpu::{Cpu, Exception, Flow, Status, Step, gpr};
+use super::super::cpu::{Cpu, Exception, Fault, Flow, Status, Step, gpr};
 use super::super::op::{Handler, Op};
 use super::alu::Int;
 use super::operand::{by_long_size, by_wide_size, store, stored};
@@ -81,6 +81,35 @@ fn transaction_test(cpu: &mut Cpu, _op: &Op) -> Step {
     Ok(Flow::Next)
 }
 
+/// CR4.PKE (SDM volume 3, 2.5): protection keys of user pages.
+const CR4_PKE: u64 = 1 << 22;
+
+/// RDPKRU and WRPKRU: not without CR4.PKE, and with zeros in the other registers.
+fn check_keys(cpu: &mut Cpu, zero: u64) -> Result<(), Fault> {
+    if cpu.cr4 & CR4_PKE == 0 {
+        return Err(cpu.raise(Exception::UD));
+    }
+    if zero as u32 != 0 {
+        return Err(cpu.raise(Exception::gp(0)));
+    }
+    Ok(())
+}
+
+fn read_keys(cpu: &mut Cpu, _op: &Op) -> Step {
+    check_keys(cpu, cpu.gpr[gpr::RCX])?;
+    let keys = cpu.mmu.pkru();
+    cpu.set_reg32(gpr::RAX as u8, keys);
+    cpu.set_reg32(gpr::RDX as u8, 0);
+    Ok(Flow::Next)
+}
+
+fn write_keys(cpu: &mut Cpu, _op: &Op) -> Step {
+    check_keys(cpu, cpu.gpr[gpr::RCX] | cpu.gpr[gpr::RDX])?;
+    let keys = cpu.reg32(gpr::RAX as u8);
+    cpu.mmu.set_pkru(keys);
+    Ok(Flow::End)
+}
+
 /// CMPccXADD and others are not here: no model has them.
 fn transaction(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     match instruction.mnemonic() {
@@ -127,6 +156,8 @@ pub fn handler(instruction: &Instruction, op: &mut Op, size: u8) -> Option<Handl
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => Some(flush),
         Mnemonic::Rdrand | Mnemonic::Rdseed => by_wide_size!(size, random),
         Mnemonic::Movdiri => by_long_size!(size, store_direct),
+        Mnemonic::Rdpkru => Some(read_keys),
+        Mnemonic::Wrpkru => Some(write_keys),
         Mnemonic::Movdir64b => Some(move_64_bytes),
         _ => transaction(instruction, op),
     }

@@ -23,6 +23,12 @@ fn undefined(cpu: &mut Cpu, _op: &Op) -> Step {
     Err(cpu.raise(Exception::UD))
 }
 
+/// Whether nothing executes an operation.
+#[cfg(test)]
+pub fn is_undefined(op: &Op) -> bool {
+    std::ptr::fn_addr_eq(op.handler, undefined as Handler)
+}
+
 /// The number by which [`Op`] names a register.
 #[must_use]
 pub fn number(register: Register) -> u8 {

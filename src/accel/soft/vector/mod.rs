@@ -22,7 +22,7 @@ mod xsave;
 #[cfg(test)]
 mod tests;
 
-pub use offered::{allowed, decoder_options, features};
+pub use offered::{allowed, decoder_options, features, offers};
 pub use state::VectorState;
 
 use iced_x86::{Instruction, Mnemonic};

@@ -183,6 +183,12 @@ fn table() -> &'static [Needs; COUNT] {
 /// at, and not whether the software CPU implements it.
 #[must_use]
 pub fn allowed(instruction: &Instruction, model: &CpuModel) -> bool {
+    offers(instruction, model.features())
+}
+
+/// As [`allowed`], for a processor with these features.
+#[must_use]
+pub fn offers(instruction: &Instruction, features: &FeatureSet) -> bool {
     match instruction.code() {
         // Hypercalls: whoever answers them decides.
         Code::Vmcall | Code::Vmmcall => return true,
@@ -190,7 +196,7 @@ pub fn allowed(instruction: &Instruction, model: &CpuModel) -> bool {
         Code::Rdsspd_r32 | Code::Rdsspq_r64 => return true,
         _ => {}
     }
-    let (features, table) = (model.features(), table());
+    let table = table();
     instruction.cpuid_features().iter().all(|extension| match table[*extension as usize & 0xff] {
         Needs::Nothing => true,
         Needs::More => false,
