@@ -150,10 +150,10 @@ impl Value for u128 {
     unsafe fn exchange(host: u64, old: Self, new: Self) -> Result<(), Self> {
         let (low, high): (u64, u64);
         // SAFETY: the caller vouches for the memory and its alignment; RBX, which the compiler keeps for itself, is put
-        // back.
+        // back. The address has a register by name: the compiler may choose RBX itself for one that it chooses.
         unsafe {
-            asm!("xchg rbx, {new}", "lock cmpxchg16b xmmword ptr [{host}]", "mov rbx, {new}",
-                 new = inout(reg) new as u64 => _, host = in(reg) host, in("rcx") (new >> 64) as u64,
+            asm!("xchg rbx, {new}", "lock cmpxchg16b xmmword ptr [rdi]", "mov rbx, {new}",
+                 new = inout(reg) new as u64 => _, in("rdi") host, in("rcx") (new >> 64) as u64,
                  inout("rax") old as u64 => low, inout("rdx") (old >> 64) as u64 => high, options(nostack));
         }
         let found = u128::from(high) << 64 | u128::from(low);
