@@ -1,5 +1,6 @@
 //! Why an image could not be opened or made: QEMU's texts, in one place.
 
+use crate::host::reason;
 use std::io;
 
 /// Which of QEMU's image permissions a lock stands for (`block/protocol/file.rs`).
@@ -16,7 +17,7 @@ pub enum LockKind {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The host refused the file.
-    #[error("Could not open '{filename}': {}", errno_text(error))]
+    #[error("Could not open '{filename}': {}", reason(error))]
     Open {
         /// As typed.
         filename: String,
@@ -78,7 +79,7 @@ pub enum OpenError {
     #[error("{0}")]
     Invalid(String),
     /// The host failed in the middle.
-    #[error("{what}: {}", errno_text(error))]
+    #[error("{what}: {}", reason(error))]
     Io {
         /// What was being done, as QEMU says it.
         what: String,
@@ -110,16 +111,6 @@ impl OpenError {
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |error| Self::Io { what, error }
-    }
-}
-
-/// The host's text for an error as strerror(3) has it, without Rust's "(os error 2)".
-#[must_use]
-pub fn errno_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(end) if error.raw_os_error().is_some() => text[..end].to_owned(),
-        _ => text,
     }
 }
 

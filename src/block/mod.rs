@@ -16,7 +16,7 @@ mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use error::{LockKind, OpenError, errno_text};
+pub use error::{LockKind, OpenError};
 pub use graph::{Format, Image, OpenFlags, Opener, Share, Status, backing_path, is_known_driver, open};
 pub use node::{BlockNode, Extent, IoResult, NodeInfo};
 pub use options::{CacheMode, NodeOptions, parse_size};

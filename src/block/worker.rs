@@ -443,7 +443,7 @@ impl Shared {
             read,
             action,
             no_space: error.kind() == io::ErrorKind::StorageFull,
-            reason: super::errno_text(&error),
+            reason: crate::host::reason(&error),
         };
         if action == ErrorAction::Stop {
             return Ended::Parked(request, report);

@@ -2,7 +2,8 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use super::spec::{OpenError, Spec, reason};
+use super::spec::{OpenError, Spec};
+use crate::host::reason;
 
 /// `ipv4=`, `ipv6=`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

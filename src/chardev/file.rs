@@ -18,7 +18,7 @@ use super::stream::{AtEnd, Descriptors, Stream};
 pub(super) fn set_nonblocking(fd: &OwnedFd) -> Result<(), OpenError> {
     let set = || rustix::fs::fcntl_setfl(fd, rustix::fs::fcntl_getfl(fd)? | OFlags::NONBLOCK);
     set().map_err(|e: rustix::io::Errno| {
-        OpenError(format!("Failed to set FD nonblocking: {}", super::spec::reason(&e.into())))
+        OpenError(format!("Failed to set FD nonblocking: {}", crate::host::reason(&e.into())))
     })
 }
 

@@ -17,8 +17,9 @@ use super::backend::Backend;
 use super::handle::CharOutput;
 use super::inlet::{Inlet, lock};
 use super::registry::Hooks;
-use super::spec::{OpenError, reason};
+use super::spec::OpenError;
 use super::stream::{AtEnd, Descriptors, Stream};
+use crate::host::reason;
 
 pub(super) struct Pty {
     master: OwnedFd,

@@ -16,7 +16,8 @@ use super::mux::{Mux, MuxBackend, MuxKeys, Place};
 use super::pty::Pty;
 use super::ringbuf::RingBuffer;
 use super::socket::Socket;
-use super::spec::{AttachError, OpenError, Spec, reason};
+use super::spec::{AttachError, OpenError, Spec};
+use crate::host::reason;
 
 /// The back ends' names.
 pub const BACKENDS: &[&str] =

@@ -20,9 +20,10 @@ use super::backend::Backend;
 use super::handle::CharOutput;
 use super::inlet::{Inlet, lock};
 use super::registry::Hooks;
-use super::spec::{OpenError, Spec, reason};
+use super::spec::{OpenError, Spec};
 use super::stream::{AtEnd, Descriptors, Stream};
 use super::telnet::Telnet;
+use crate::host::reason;
 
 struct Options {
     address: Address,

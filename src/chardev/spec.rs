@@ -1,5 +1,6 @@
 //! What a character device is to be, as plain data, and QEMU's messages for what is wrong with it.
 
+use crate::host::reason;
 use std::path::PathBuf;
 
 /// A character device: `-chardev`, or what `-serial`, `-monitor` and company come to.
@@ -40,15 +41,6 @@ pub enum AttachError {
     /// Another front end has it, and it is not shared by `mux=on`.
     #[error("chardev '{0}' is already in use")]
     InUse(String),
-}
-
-/// The host's reason without Rust's "(os error n)".
-pub(super) fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
-    }
 }
 
 /// Every option that some back end has (`-chardev` checks names against one list for all of them).

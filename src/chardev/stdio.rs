@@ -11,9 +11,10 @@ use crate::event::LoopHandle;
 use super::backend::{Backend, open_now};
 use super::handle::CharOutput;
 use super::inlet::Inlet;
-use super::spec::{OpenError, Spec, reason};
+use super::spec::{OpenError, Spec};
 use super::stream::{AtEnd, Descriptors, Stream};
 use super::terminal::Terminal;
+use crate::host::reason;
 
 /// The process has one standard input.
 static IN_USE: AtomicBool = AtomicBool::new(false);

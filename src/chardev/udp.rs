@@ -9,7 +9,8 @@ use super::address;
 use super::backend::{Backend, open_now};
 use super::handle::CharOutput;
 use super::inlet::{CharInput, Inlet, lock};
-use super::spec::{OpenError, Spec, reason};
+use super::spec::{OpenError, Spec};
+use crate::host::reason;
 
 struct Udp {
     socket: Arc<UdpSocket>,

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::args::{self, flag, long, value};
 use super::{Failure, Outcome, Source, report};
 use crate::block::OpenFlags;
-use crate::block::errno_text;
 use crate::block::format::qcow2::{CheckFailed, CheckReport, Repair};
+use crate::host::reason;
 
 /// The format has no check.
 const NO_CHECK: u8 = 63;
@@ -57,7 +57,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         if let Some(CheckFailed(messages)) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
             messages.iter().for_each(|message| eprintln!("{message}"));
         }
-        Failure::new(format!("Check failed: {}", errno_text(&error)))
+        Failure::new(format!("Check failed: {}", reason(&error)))
     };
     let mut found = qcow2.check(repair).map_err(failed)?;
     found.messages.iter().for_each(|message| eprintln!("{message}"));

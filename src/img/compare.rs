@@ -5,7 +5,8 @@ use std::io::Write;
 
 use super::args::{self, flag, long, value};
 use super::{Failure, Outcome, Source};
-use crate::block::{Extent, Image, OpenFlags, errno_text};
+use crate::block::{Extent, Image, OpenFlags};
+use crate::host::reason;
 
 /// Bytes that are compared at a time.
 const CHUNK_BYTES: u64 = 2 << 20;
@@ -84,7 +85,7 @@ impl Progress {
 }
 
 fn compare(a: &Image, b: &Image, strict: bool, progress: &mut Progress, say: &dyn Fn(&str)) -> Outcome {
-    let failed = |error: std::io::Error| Failure::new(format!("Error while reading: {}", errno_text(&error)));
+    let failed = |error: std::io::Error| Failure::new(format!("Error while reading: {}", reason(&error)));
     let (a_len, b_len) = (a.node.len().map_err(failed)?, b.node.len().map_err(failed)?);
     if a_len != b_len {
         if strict {

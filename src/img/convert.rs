@@ -6,7 +6,8 @@ use super::args::{self, Given, flag, long, value};
 use super::compare::Progress;
 use super::create_options::{Chosen, Target, asks_for_help, target};
 use super::{Failure, Outcome, Source, create};
-use crate::block::{CacheMode, Image, OpenFlags, errno_text, parse_size};
+use crate::block::{CacheMode, Image, OpenFlags, parse_size};
+use crate::host::reason;
 
 /// Bytes that are copied at a time.
 const CHUNK_BYTES: u64 = 2 << 20;
@@ -81,7 +82,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         sparse,
         destination,
     };
-    let failed = |error: std::io::Error| Failure::new(format!("error while converting: {}", errno_text(&error)));
+    let failed = |error: std::io::Error| Failure::new(format!("error while converting: {}", reason(&error)));
     plan.check_size(lengths.iter().sum())?;
     let mut progress = Progress::new(given.has("progress") && !given.has("quiet"));
     let copied = plan.copy(&sources, &lengths, &mut progress);
@@ -124,7 +125,7 @@ fn open_sources(given: &Given, inputs: &[String]) -> Result<Vec<Image>, Failure>
 }
 
 fn lengths(sources: &[Image]) -> Result<Vec<u64>, Failure> {
-    let failed = |error: std::io::Error| Failure::new(format!("unable to get size of image: {}", errno_text(&error)));
+    let failed = |error: std::io::Error| Failure::new(format!("unable to get size of image: {}", reason(&error)));
     sources.iter().map(|image| image.node.len().map_err(failed)).collect()
 }
 

@@ -111,7 +111,7 @@ fn resolve_backing(filename: &str, chosen: &mut Chosen, blindly: bool) -> Result
         chosen.set("backing_fmt", image.driver);
     }
     if chosen.size().is_none() {
-        let size = image.node.len().map_err(|error| fail(&block::errno_text(&error)))?;
+        let size = image.node.len().map_err(|error| fail(&crate::host::reason(&error)))?;
         chosen.set("size", size.to_string());
     }
     Ok(())
@@ -120,7 +120,7 @@ fn resolve_backing(filename: &str, chosen: &mut Chosen, blindly: bool) -> Result
 /// Makes the image.
 pub(super) fn make(filename: &str, chosen: &Chosen) -> Result<(), String> {
     let text = |error: OpenError| error.full_text();
-    let io = |error: std::io::Error| format!("Could not write to image: {}", block::errno_text(&error));
+    let io = |error: std::io::Error| format!("Could not write to image: {}", crate::host::reason(&error));
     let preallocation = chosen.preallocation()?;
     let size = chosen.size().unwrap_or(0);
     if chosen.target == Target::Raw {

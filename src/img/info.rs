@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::args::{self, flag, long, value};
 use super::{Failure, Outcome, Source, report};
 use crate::block::format::qcow2;
-use crate::block::{Image, OpenFlags, errno_text};
+use crate::block::{Image, OpenFlags};
+use crate::host::reason;
 
 pub(super) fn run(args: &[OsString]) -> Outcome {
     let specs = [
@@ -39,7 +40,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     })?;
     let mut facts = Vec::new();
     for image in image.chain() {
-        let failed = |error| Failure::new(format!("Could not get image info: {}", errno_text(&error)));
+        let failed = |error| Failure::new(format!("Could not get image info: {}", reason(&error)));
         facts.push(Facts::of(image).map_err(failed)?);
     }
     if json {

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use super::args::{self, flag, long, value};
 use super::{Failure, Outcome, Source};
-use crate::block::{Extent, OpenFlags, errno_text, parse_size};
+use crate::block::{Extent, OpenFlags, parse_size};
+use crate::host::reason;
 
 /// A run of the disk whose bytes are all in one state.
 struct Run {
@@ -87,7 +88,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         force_share: given.has("force-share"),
     };
     let image = source.open(OpenFlags { read_only: true, ..OpenFlags::default() })?;
-    let failed = |error: std::io::Error| Failure::new(format!("Failed to read image metadata: {}", errno_text(&error)));
+    let failed = |error: std::io::Error| Failure::new(format!("Failed to read image metadata: {}", reason(&error)));
     let end = image.node.len().map_err(failed)?.min(start.saturating_add(most));
     if json {
         print!("[");

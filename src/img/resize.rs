@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use super::args::{self, flag, long, value};
 use super::{Failure, Outcome, Source};
-use crate::block::{OpenFlags, errno_text, parse_size};
+use crate::block::{OpenFlags, parse_size};
+use crate::host::reason;
 
 pub(super) fn run(args: &[OsString]) -> Outcome {
     let specs = [
@@ -52,7 +53,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         ..Source::default()
     };
     let image = source.open(OpenFlags::default())?;
-    let failed = |error: std::io::Error| Failure::new(format!("Failed to resize image: {}", errno_text(&error)));
+    let failed = |error: std::io::Error| Failure::new(format!("Failed to resize image: {}", reason(&error)));
     let old = image.node.len().map_err(failed)?;
     let total = match sign {
         "+" => old.checked_add(amount),

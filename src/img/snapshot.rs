@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use super::args::{self, flag, long, value};
 use super::{Failure, Outcome, Source, report};
-use crate::block::{OpenFlags, errno_text};
+use crate::block::OpenFlags;
+use crate::host::reason;
 
 pub(super) fn run(args: &[OsString]) -> Outcome {
     let specs = [
@@ -38,7 +39,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     };
     let image = source.open(OpenFlags { read_only: true, ..OpenFlags::default() })?;
     let Some(qcow2) = image.qcow2() else { return Ok(0) };
-    let failed = |error: std::io::Error| Failure::new(format!("Could not list snapshots: {}", errno_text(&error)));
+    let failed = |error: std::io::Error| Failure::new(format!("Could not list snapshots: {}", reason(&error)));
     let snapshots = qcow2.snapshots().map_err(failed)?;
     if !snapshots.is_empty() {
         print!("{}", report::snapshot_table(&snapshots));

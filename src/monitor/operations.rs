@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 
 use crate::chardev::Spec;
+use crate::host::reason;
 use crate::ui::{ConsoleKind, Surface, picture};
 
 use super::control::{CommandError, CommandResult, Control};
@@ -16,11 +17,6 @@ pub enum Picture {
     Ppm,
     /// Portable network graphics.
     Png,
-}
-
-fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.rfind(" (os error ").map_or_else(|| text.clone(), |at| text[..at].to_owned())
 }
 
 fn create(path: &str) -> CommandResult<BufWriter<File>> {

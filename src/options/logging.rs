@@ -85,8 +85,7 @@ pub(super) fn read_trace(low: &mut Low<'_>, text: &str) -> Step {
         add_pattern(low, &origin, pattern);
     }
     if let Some(path) = pairs.get("events") {
-        let text =
-            std::fs::read_to_string(path).map_err(|e| Stop::at(&format!(":{path}"), super::readconfig::reason(&e)))?;
+        let text = std::fs::read_to_string(path).map_err(|e| Stop::at(&format!(":{path}"), crate::host::reason(&e)))?;
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             add_pattern(low, "", line);
         }

@@ -5,6 +5,7 @@ use std::io;
 use super::low::Low;
 use super::stop::{Step, Stop};
 use super::table;
+use crate::host::reason;
 use crate::keyval::escape;
 use crate::keyval::suggest::with_hint;
 
@@ -40,15 +41,6 @@ const GROUPS: &[(&str, &str)] = &[
 
 /// Longest file that is read.
 const MAX_SIZE: u64 = 1 << 20;
-
-/// What went wrong, in the C library's words.
-pub(super) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(at) => text[..at].into(),
-        None => text,
-    }
-}
 
 /// A group as read so far.
 struct Group {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::host::reason;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::clock::since_epoch;
@@ -53,15 +54,6 @@ pub enum TraceError {
     /// Another back end was installed before.
     #[error("the log has a back end already")]
     Installed,
-}
-
-/// The system's words without Rust's addition.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
-    }
 }
 
 /// What is wanted, and where it goes.

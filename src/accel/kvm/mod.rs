@@ -39,6 +39,7 @@ use crate::bus::{
     Acknowledge, CpuPins, EoiSink, IrqChipState, LineSink, LocalApic, MsiSink, PostedRange, PostedWrites,
 };
 use crate::cpu::{CpuModel, HostCpu};
+use crate::host::reason;
 use crate::mem::RamRange;
 
 use self::coalesced::Ring;
@@ -263,17 +264,8 @@ fn diagnose(path: &Path, error: &io::Error, cpuinfo: &str) -> String {
         Some(libc::EBUSY) => "another hypervisor uses the CPU's virtualization",
         _ => "the kernel refuses it",
     };
-    let reason = host_text(error);
+    let reason = reason(error);
     format!("Could not access KVM kernel module: {path}: {reason}: {advice}")
-}
-
-/// The C library's text for an error, without Rust's "(os error n)".
-fn host_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
 }
 
 impl Kvm {

@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::host::reason;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::spec::{Address, Family, Spec};
@@ -57,15 +58,6 @@ pub enum BindError {
     /// Longer than the kernel allows.
     #[error("UNIX socket path '{}' is too long\nPath must be less than 108 bytes", .0.display())]
     PathTooLong(PathBuf),
-}
-
-/// The system's words for an error, without Rust's number behind them.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
 }
 
 /// One end of a connection, or the place that a server listens at.
