@@ -17,7 +17,7 @@ use crate::cpu::{CpuModel, CpuState, HostCpu};
 use crate::event::{Clock, LoopHandle};
 use crate::mem::RamRange;
 
-pub use choose::{AccelRequest, Chosen, HELP, choose, virtualization_flag};
+pub use choose::{AccelRequest, Chosen, choose, virtualization_flag};
 pub use debug::{Breakpoint, BreakpointKind, DebugError, DebugStop, GuestDebug, WatchKind, Watchpoint};
 pub use tcg::{Icount, TcgSettings, TcgThreads};
 

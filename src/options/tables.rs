@@ -106,7 +106,7 @@ impl Default for Tables {
             ]
         };
         Self {
-            accelerators: words(&["kvm", "tcg"]),
+            accelerators: words(&["tcg", "kvm"]),
             cpu_models: vec![
                 model("qemu64", "QEMU Virtual CPU version 2.5+"),
                 model("host", "processor with all supported host features"),

@@ -491,7 +491,7 @@ fn help_comes_from_the_tables() {
             .0
             .contains("\npc                   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-10.0)\n")
     );
-    assert_eq!(printed("-accel help").0, "Accelerators supported in QEMU binary:\nkvm\n");
+    assert_eq!(printed("-accel help").0, "Accelerators supported in QEMU binary:\ntcg\nkvm\n");
     assert!(printed("-cpu help").0.starts_with("Available CPUs:\n  qemu64 "));
     assert!(printed("-device help").0.contains("name \"isa-debug-exit\", bus ISA\n"));
     assert_eq!(

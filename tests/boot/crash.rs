@@ -3,33 +3,32 @@
 use std::fs;
 
 use crate::grub::qemu_img;
-use crate::machine::{Folder, PATIENCE, has_kvm, wait_for};
+use crate::machine::{Folder, PATIENCE, accelerators, wait_for};
 
 /// Lets the guest write until it reported `flushes` of 16 writes each, kills the machine, and looks at the image.
 fn survives_a_kill_after(flushes: usize) {
-    let folder = Folder::new();
-    folder.assemble("writer16");
-    if !has_kvm() {
-        return;
+    for accel in accelerators() {
+        let folder = Folder::new();
+        folder.assemble("writer16");
+        assert!(qemu_img(&folder, "create -f qcow2 disk.qcow2 64M").status.success());
+        let mut machine = folder.start_line(&format!(
+            "-accel {accel} -display none -debugcon file:debugcon -drive file=writer16.bin,format=raw -hdb disk.qcow2"
+        ));
+        wait_for("the guest's flushes", PATIENCE, || (folder.text("debugcon").len() >= flushes).then_some(()));
+        machine.kill();
+        let flushed = folder.text("debugcon").len() * 16;
+        assert!(!folder.text("debugcon").contains('!'));
+        let checked = qemu_img(&folder, "check disk.qcow2");
+        assert!(checked.status.success(), "{checked:?}");
+        assert!(qemu_img(&folder, "convert -O raw disk.qcow2 disk.raw").status.success());
+        let image = fs::read(folder.path("disk.raw")).unwrap();
+        let lost = (0..flushed.min(0x2_0000 / 129)).find(|&write| {
+            let start = write * 129 * 512;
+            let expected = u32::try_from(write).unwrap().to_le_bytes().repeat(128);
+            image[start..start + 512] != expected
+        });
+        assert_eq!(lost, None, "of {flushed} writes");
     }
-    assert!(qemu_img(&folder, "create -f qcow2 disk.qcow2 64M").status.success());
-    let mut machine = folder.start_line(
-        "-accel kvm -display none -debugcon file:debugcon -drive file=writer16.bin,format=raw -hdb disk.qcow2",
-    );
-    wait_for("the guest's flushes", PATIENCE, || (folder.text("debugcon").len() >= flushes).then_some(()));
-    machine.kill();
-    let flushed = folder.text("debugcon").len() * 16;
-    assert!(!folder.text("debugcon").contains('!'));
-    let checked = qemu_img(&folder, "check disk.qcow2");
-    assert!(checked.status.success(), "{checked:?}");
-    assert!(qemu_img(&folder, "convert -O raw disk.qcow2 disk.raw").status.success());
-    let image = fs::read(folder.path("disk.raw")).unwrap();
-    let lost = (0..flushed.min(0x2_0000 / 129)).find(|&write| {
-        let start = write * 129 * 512;
-        let expected = u32::try_from(write).unwrap().to_le_bytes().repeat(128);
-        image[start..start + 512] != expected
-    });
-    assert_eq!(lost, None, "of {flushed} writes");
 }
 
 #[test]

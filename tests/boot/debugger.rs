@@ -20,7 +20,11 @@ struct Accel {
 
 /// The accelerators that can be tested here.
 fn accelerators() -> Vec<Accel> {
-    if has_kvm() { vec![Accel { name: "kvm", all: false }] } else { Vec::new() }
+    let mut accelerators = vec![Accel { name: "tcg", all: true }];
+    if has_kvm() {
+        accelerators.push(Accel { name: "kvm", all: false });
+    }
+    accelerators
 }
 
 /// Addresses in `tests/guests/debug64.s`.

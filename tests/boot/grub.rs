@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::thread;
 
-use crate::machine::{Folder, PATIENCE, has_kvm, wait_for};
+use crate::machine::{Folder, PATIENCE, accelerators, wait_for};
 use crate::rfb::Viewer;
 
 const RESCUE_CD: &str = "/usr/lib/grub-rescue/grub-rescue-cdrom.iso";
@@ -41,57 +41,63 @@ fn folder_with_demo_disk() -> Option<Folder> {
     let disk = demo_disk()?;
     let folder = Folder::new();
     fs::write(folder.path("disk.raw"), disk).unwrap();
-    has_kvm().then_some(folder)
+    Some(folder)
 }
 
 #[test]
 fn grub_boots_from_a_raw_disk() {
-    let Some(folder) = folder_with_demo_disk() else { return };
-    let mut machine = folder.start_line(
-        "-accel kvm -m 128 -smp 2 -name test -drive file=disk.raw,format=raw -vnc unix:vnc -serial file:serial",
-    );
-    let mut viewer = Viewer::connect(&folder);
-    assert_eq!(viewer.name, "QEMU (test)");
-    viewer.wait_for_text("*Hello from a machine in Dromaius");
-    wait_for("the menu on the serial line", PATIENCE, || {
-        folder.text("serial").contains("What the BIOS found").then_some(())
-    });
-    machine.signal("TERM");
-    assert_eq!(machine.exit_code(), 0);
+    for accel in accelerators() {
+        let Some(folder) = folder_with_demo_disk() else { return };
+        let mut machine = folder.start_line(&format!(
+            "-accel {accel} -m 128 -smp 2 -name test -drive file=disk.raw,format=raw -vnc unix:vnc -serial file:serial"
+        ));
+        let mut viewer = Viewer::connect(&folder);
+        assert_eq!(viewer.name, "QEMU (test)");
+        viewer.wait_for_text("*Hello from a machine in Dromaius");
+        wait_for("the menu on the serial line", PATIENCE, || {
+            folder.text("serial").contains("What the BIOS found").then_some(())
+        });
+        machine.signal("TERM");
+        assert_eq!(machine.exit_code(), 0);
+    }
 }
 
 #[test]
 fn grub_boots_from_a_qcow2_disk_and_obeys_the_serial_line() {
-    let Some(folder) = folder_with_demo_disk() else { return };
-    let made = qemu_img(&folder, "convert -f raw -O qcow2 disk.raw disk.qcow2");
-    assert!(made.status.success(), "{made:?}");
-    let mut machine = folder.start_line(
-        "-accel kvm -m 128 -smp 2 -name test -hda disk.qcow2 -vnc unix:vnc \
-         -chardev socket,id=line,path=serial,server=on,wait=off -serial chardev:line",
-    );
-    let line = wait_for("the serial socket", PATIENCE, || UnixStream::connect(folder.path("serial")).ok());
-    let mut viewer = Viewer::connect(&folder);
-    // The guest's output has to go somewhere while the test looks elsewhere.
-    let (mut reader, mut writer) = (line.try_clone().unwrap(), line);
-    let mut log = File::create(folder.path("serial.log")).unwrap();
-    let copy = thread::spawn(move || {
-        let mut data = [0; 4096];
-        while let Ok(length @ 1..) = reader.read(&mut data) {
-            log.write_all(&data[..length]).unwrap();
-        }
-    });
-    viewer.wait_for_text("*Hello from a machine in Dromaius");
-    wait_for("the menu on the serial line", PATIENCE, || folder.text("serial.log").contains("Power off").then_some(()));
-    writer.write_all(b"\r").unwrap();
-    viewer.wait_for_text("It boots. Press a key to come back to the menu.");
-    wait_for("the entry's text on the serial line", PATIENCE, || {
-        folder.text("serial.log").contains("It boots.").then_some(())
-    });
-    machine.signal("TERM");
-    assert_eq!(machine.exit_code(), 0);
-    copy.join().unwrap();
-    let checked = qemu_img(&folder, "check disk.qcow2");
-    assert!(checked.status.success(), "{checked:?}");
+    for accel in accelerators() {
+        let Some(folder) = folder_with_demo_disk() else { return };
+        let made = qemu_img(&folder, "convert -f raw -O qcow2 disk.raw disk.qcow2");
+        assert!(made.status.success(), "{made:?}");
+        let mut machine = folder.start_line(&format!(
+            "-accel {accel} -m 128 -smp 2 -name test -hda disk.qcow2 -vnc unix:vnc \
+             -chardev socket,id=line,path=serial,server=on,wait=off -serial chardev:line"
+        ));
+        let line = wait_for("the serial socket", PATIENCE, || UnixStream::connect(folder.path("serial")).ok());
+        let mut viewer = Viewer::connect(&folder);
+        // The guest's output has to go somewhere while the test looks elsewhere.
+        let (mut reader, mut writer) = (line.try_clone().unwrap(), line);
+        let mut log = File::create(folder.path("serial.log")).unwrap();
+        let copy = thread::spawn(move || {
+            let mut data = [0; 4096];
+            while let Ok(length @ 1..) = reader.read(&mut data) {
+                log.write_all(&data[..length]).unwrap();
+            }
+        });
+        viewer.wait_for_text("*Hello from a machine in Dromaius");
+        wait_for("the menu on the serial line", PATIENCE, || {
+            folder.text("serial.log").contains("Power off").then_some(())
+        });
+        writer.write_all(b"\r").unwrap();
+        viewer.wait_for_text("It boots. Press a key to come back to the menu.");
+        wait_for("the entry's text on the serial line", PATIENCE, || {
+            folder.text("serial.log").contains("It boots.").then_some(())
+        });
+        machine.signal("TERM");
+        assert_eq!(machine.exit_code(), 0);
+        copy.join().unwrap();
+        let checked = qemu_img(&folder, "check disk.qcow2");
+        assert!(checked.status.success(), "{checked:?}");
+    }
 }
 
 #[test]
@@ -100,11 +106,46 @@ fn the_rescue_cd_boots() {
         println!("grub-rescue-pc is not installed: nothing tested");
         return;
     }
-    if !has_kvm() {
+    for accel in accelerators() {
+        let folder = Folder::new();
+        let _machine = folder.start(["-accel", accel, "-cdrom", RESCUE_CD, "-vnc", "unix:vnc"]);
+        let mut viewer = Viewer::connect(&folder);
+        viewer.wait_for_text("Welcome to GRUB!");
+    }
+}
+
+/// The arrow key as an X keysym.
+const DOWN: u32 = 0xff54;
+
+#[test]
+fn grubs_menu_obeys_the_viewers_keys() {
+    let Some(folder) = folder_with_demo_disk() else { return };
+    let mut machine = folder.start_line("-accel tcg -m 128 -drive file=disk.raw,format=raw,snapshot=on -vnc unix:vnc");
+    let mut viewer = Viewer::connect(&folder);
+    viewer.wait_for_text("*Hello from a machine in Dromaius");
+    viewer.press(DOWN);
+    viewer.wait_for_text("*What the BIOS found");
+    viewer.type_line("");
+    let screen = viewer.wait_for_text("Press Enter to come back to the menu.");
+    assert!(screen.contains("(hd0)"), "{screen}");
+    viewer.type_line("");
+    viewer.wait_for_text("*What the BIOS found");
+    viewer.press(DOWN);
+    viewer.wait_for_text("*Power off");
+    viewer.type_line("");
+    assert_eq!(machine.exit_code(), 0, "{}", folder.text("stderr"));
+}
+
+#[test]
+fn the_rescue_cd_obeys_what_is_typed() {
+    if !Path::new(RESCUE_CD).exists() {
+        println!("grub-rescue-pc is not installed: nothing tested");
         return;
     }
     let folder = Folder::new();
-    let _machine = folder.start(["-accel", "kvm", "-cdrom", RESCUE_CD, "-vnc", "unix:vnc"]);
+    let _machine = folder.start(["-accel", "tcg", "-cdrom", RESCUE_CD, "-vnc", "unix:vnc"]);
     let mut viewer = Viewer::connect(&folder);
-    viewer.wait_for_text("Welcome to GRUB!");
+    viewer.wait_for_text("grub>");
+    viewer.type_line("echo typed ${grub_platform}");
+    viewer.wait_for_text("typed pc");
 }

@@ -12,13 +12,23 @@ use tempfile::TempDir;
 /// How long a guest may take for anything: KVM on the build machines executes a million instructions a second.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Whether guests can run here; says so if not.
+/// Whether KVM can be opened; says so if not.
 pub fn has_kvm() -> bool {
     let opened = File::options().read(true).write(true).open("/dev/kvm");
     if let Err(error) = &opened {
-        println!("/dev/kvm cannot be opened ({error}): nothing tested");
+        println!("/dev/kvm cannot be opened ({error}): not tested on KVM");
     }
     opened.is_ok()
+}
+
+/// The accelerators that guests are tested on: KVM where it can be opened, and the software CPU.
+pub fn accelerators() -> &'static [&'static str] {
+    if has_kvm() { &["kvm", "tcg"] } else { &["tcg"] }
+}
+
+/// The accelerator of tests whose guests do nothing.
+pub fn accelerator() -> &'static str {
+    accelerators()[0]
 }
 
 /// The program under test: `DROMAIUS_TEST_QEMU`, or the binary that was built with the tests.

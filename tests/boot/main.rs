@@ -1,5 +1,5 @@
-//! Whole machines on `/dev/kvm`: the real binary with real guests, seen through their serial lines, debug consoles and
-//! VNC. These tests need real time; where KVM cannot be opened they say so and pass.
+//! Whole machines: the real binary with real guests, seen through their serial lines, debug consoles and VNC. These tests
+//! need real time. Guests run on the software CPU, and on KVM where it can be opened.
 #![expect(clippy::unwrap_used, reason = "a test panics to fail")]
 
 mod bad_input;

@@ -4,35 +4,34 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::machine::{Folder, PATIENCE, has_kvm, wait_for};
+use crate::machine::{Folder, PATIENCE, accelerator, accelerators, wait_for};
 use crate::monitor::{Hmp, connect};
 
 #[test]
 fn a_flood_to_a_peer_that_never_reads_stops_the_transmitter_only() {
-    let folder = Folder::new();
-    folder.assemble("flood16");
-    if !has_kvm() {
-        return;
+    for accel in accelerators() {
+        let folder = Folder::new();
+        folder.assemble("flood16");
+        let mut machine = folder.start_line(&format!(
+            "-accel {accel} -m 32 -nodefaults -display none -debugcon file:debugcon -device isa-debug-exit,iobase=0xf4 \
+             -drive file=flood16.bin,format=raw,snapshot=on -monitor unix:hmp,server=on,wait=off \
+             -serial unix:serial,server=on,wait=off",
+        ));
+        let mut peer = connect(&folder, "serial");
+        let mut monitor = Hmp::connect(&folder);
+        wait_for("the flood", PATIENCE, || folder.text("debugcon").contains("Sent.").then_some(()));
+        assert_eq!(monitor.run("info status"), "VM status: running\r\n");
+        assert_eq!(folder.text("debugcon"), "Sent. ", "a peer that reads nothing emptied the transmitter");
+        // It reads at last, and the guest goes on.
+        let mut received = vec![0; 1 << 20];
+        wait_for("the guest's end", PATIENCE, || {
+            peer.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            // Nothing more for now is no error.
+            let _ = peer.read(&mut received);
+            folder.text("debugcon").contains("Empty.").then_some(())
+        });
+        assert_eq!(machine.exit_code(), 35);
     }
-    let mut machine = folder.start_line(
-        "-accel kvm -m 32 -nodefaults -display none -debugcon file:debugcon -device isa-debug-exit,iobase=0xf4 \
-         -drive file=flood16.bin,format=raw,snapshot=on -monitor unix:hmp,server=on,wait=off \
-         -serial unix:serial,server=on,wait=off",
-    );
-    let mut peer = connect(&folder, "serial");
-    let mut monitor = Hmp::connect(&folder);
-    wait_for("the flood", PATIENCE, || folder.text("debugcon").contains("Sent.").then_some(()));
-    assert_eq!(monitor.run("info status"), "VM status: running\r\n");
-    assert_eq!(folder.text("debugcon"), "Sent. ", "a peer that reads nothing emptied the transmitter");
-    // It reads at last, and the guest goes on.
-    let mut received = vec![0; 1 << 20];
-    wait_for("the guest's end", PATIENCE, || {
-        peer.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        // Nothing more for now is no error.
-        let _ = peer.read(&mut received);
-        folder.text("debugcon").contains("Empty.").then_some(())
-    });
-    assert_eq!(machine.exit_code(), 35);
 }
 
 /// A port that was free a moment ago.
@@ -63,14 +62,12 @@ fn rubbish(len: usize) -> Vec<u8> {
 
 #[test]
 fn telnet_rubbish_does_no_harm() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let port = free_port();
     let mut machine = folder.start_line(&format!(
-        "-accel kvm -m 32 -nodefaults -display none -S -monitor unix:hmp,server=on,wait=off \
-         -serial telnet:127.0.0.1:{port},server=on,wait=off"
+        "-accel {} -m 32 -nodefaults -display none -S -monitor unix:hmp,server=on,wait=off \
+         -serial telnet:127.0.0.1:{port},server=on,wait=off",
+        accelerator()
     ));
     let mut monitor = Hmp::connect(&folder);
     for _ in 0..4 {

@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use crate::machine::{Folder, PATIENCE, has_kvm, wait_for};
+use crate::machine::{Folder, PATIENCE, accelerators, wait_for};
 
-const QUIET: &str = "-accel kvm -nodefaults -device VGA -display none -debugcon file:debugcon \
+const QUIET: &str = "-nodefaults -device VGA -display none -debugcon file:debugcon \
                      -monitor unix:monitor,server=on,wait=off";
 
 /// The human monitor of a machine that was started with [`QUIET`].
@@ -78,71 +78,69 @@ fn ega(colour: u8) -> [u8; 3] {
 
 #[test]
 fn the_bios_modes_show_what_is_drawn_in_them() {
-    let folder = Folder::new();
-    folder.assemble("vga16");
-    if !has_kvm() {
-        return;
-    }
-    let _machine = folder.start_line(&format!("{QUIET} -drive file=vga16.bin,format=raw"));
-    let mut monitor = Monitor::connect(&folder);
-    let pictures = |count: usize| {
-        wait_for("a picture", PATIENCE, || (folder.text("debugcon").matches('.').count() >= count).then_some(()));
-    };
+    for accel in accelerators() {
+        let folder = Folder::new();
+        folder.assemble("vga16");
+        let _machine = folder.start_line(&format!("-accel {accel} {QUIET} -drive file=vga16.bin,format=raw"));
+        let mut monitor = Monitor::connect(&folder);
+        let pictures = |count: usize| {
+            wait_for("a picture", PATIENCE, || (folder.text("debugcon").matches('.').count() >= count).then_some(()));
+        };
 
-    pictures(1);
-    let picture = Picture::of(&folder, &mut monitor);
-    assert_eq!((picture.width, picture.height()), (640, 400));
-    for y in 0..400 {
+        pictures(1);
+        let picture = Picture::of(&folder, &mut monitor);
+        assert_eq!((picture.width, picture.height()), (640, 400));
+        for y in 0..400 {
+            for x in 0..640 {
+                let colour = u8::try_from((200 - y / 2 + x / 2) % 256).unwrap();
+                let rgb = wide([colour >> 2, (colour >> 2) ^ 0x3f, (colour >> 1) & 0x3f]);
+                assert_eq!(picture.pixel(x, y), rgb, "mode 13h at {x}, {y}");
+            }
+        }
+
+        monitor.command("sendkey 2");
+        pictures(2);
+        let picture = Picture::of(&folder, &mut monitor);
+        assert_eq!((picture.width, picture.height()), (640, 480));
         for x in 0..640 {
-            let colour = u8::try_from((200 - y / 2 + x / 2) % 256).unwrap();
-            let rgb = wide([colour >> 2, (colour >> 2) ^ 0x3f, (colour >> 1) & 0x3f]);
-            assert_eq!(picture.pixel(x, y), rgb, "mode 13h at {x}, {y}");
+            for y in 0..128 {
+                assert_eq!(picture.pixel(x, y), ega(u8::try_from(y / 8).unwrap()), "set/reset at {x}, {y}");
+            }
+            for y in 208..248 {
+                // Write mode 1 copied every third byte from the top.
+                let source = ((y - 208) * 80 + x / 8) * 3 / 80;
+                assert_eq!(picture.pixel(x, y), ega(u8::try_from(source / 8).unwrap()), "latches at {x}, {y}");
+            }
+            assert_eq!(picture.pixel(x, 400), [0; 3]);
         }
-    }
-
-    monitor.command("sendkey 2");
-    pictures(2);
-    let picture = Picture::of(&folder, &mut monitor);
-    assert_eq!((picture.width, picture.height()), (640, 480));
-    for x in 0..640 {
-        for y in 0..128 {
-            assert_eq!(picture.pixel(x, y), ega(u8::try_from(y / 8).unwrap()), "set/reset at {x}, {y}");
-        }
-        for y in 208..248 {
-            // Write mode 1 copied every third byte from the top.
-            let source = ((y - 208) * 80 + x / 8) * 3 / 80;
-            assert_eq!(picture.pixel(x, y), ega(u8::try_from(source / 8).unwrap()), "latches at {x}, {y}");
-        }
-        assert_eq!(picture.pixel(x, 400), [0; 3]);
     }
 }
 
 #[test]
 fn the_bios_understands_what_is_typed() {
-    let folder = Folder::new();
-    folder.assemble("keys16");
-    if !has_kvm() {
-        return;
-    }
-    let _machine = folder.start_line(&format!("{QUIET} -drive file=keys16.bin,format=raw"));
-    let mut monitor = Monitor::connect(&folder);
-    let mut typed = String::from(">");
-    wait_for("the guest", PATIENCE, || (folder.text("debugcon") == typed).then_some(()));
-    for (key, text) in [
-        ("a", "a"),
-        ("shift-9", "("),
-        ("shift-apostrophe", "\""),
-        ("shift-minus", "_"),
-        ("shift-backslash", "|"),
-        ("up", "[48]"),
-        ("delete", "[53]"),
-        ("f1", "[3B]"),
-        ("caps_lock", ""),
-        ("b", "B"),
-        ("ret", "\r"),
-    ] {
-        monitor.command(&format!("sendkey {key}"));
-        typed.push_str(text);
-        wait_for(key, PATIENCE, || (folder.text("debugcon") == typed).then_some(()));
+    for accel in accelerators() {
+        let folder = Folder::new();
+        folder.assemble("keys16");
+        let _machine = folder.start_line(&format!("-accel {accel} {QUIET} -drive file=keys16.bin,format=raw"));
+        let mut monitor = Monitor::connect(&folder);
+        let mut typed = String::from(">");
+        wait_for("the guest", PATIENCE, || (folder.text("debugcon") == typed).then_some(()));
+        for (key, text) in [
+            ("a", "a"),
+            ("shift-9", "("),
+            ("shift-apostrophe", "\""),
+            ("shift-minus", "_"),
+            ("shift-backslash", "|"),
+            ("up", "[48]"),
+            ("delete", "[53]"),
+            ("f1", "[3B]"),
+            ("caps_lock", ""),
+            ("b", "B"),
+            ("ret", "\r"),
+        ] {
+            monitor.command(&format!("sendkey {key}"));
+            typed.push_str(text);
+            wait_for(key, PATIENCE, || (folder.text("debugcon") == typed).then_some(()));
+        }
     }
 }

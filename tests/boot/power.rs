@@ -7,48 +7,46 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::machine::{Folder, PATIENCE, has_kvm, wait_for};
+use crate::machine::{Folder, PATIENCE, accelerators, has_kvm, wait_for};
 use crate::monitor::{Hmp, Qmp};
 
-const MACHINE: &str = "-accel kvm -m 32 -nodefaults -vga none -display none -debugcon file:debugcon \
+const MACHINE: &str = "-m 32 -nodefaults -vga none -display none -debugcon file:debugcon \
                        -device isa-debug-exit,iobase=0xf4";
 
 #[test]
 fn a_guest_hears_the_power_button_and_powers_off() {
-    let folder = Folder::new();
-    folder.assemble("button16");
-    if !has_kvm() {
-        return;
+    for accel in accelerators() {
+        let folder = Folder::new();
+        folder.assemble("button16");
+        let mut machine = folder.start_line(&format!(
+            "-accel {accel} {MACHINE} -drive file=button16.bin,format=raw,snapshot=on -monitor unix:hmp,server=on,wait=off"
+        ));
+        wait_for("the guest to listen", PATIENCE, || folder.text("debugcon").contains("Waiting. ").then_some(()));
+        let mut monitor = Hmp::connect(&folder);
+        assert_eq!(monitor.run("system_powerdown"), "");
+        assert_eq!(machine.exit_code(), 0);
+        assert_eq!(folder.text("debugcon"), "Waiting. The power button was pressed.");
     }
-    let mut machine = folder.start_line(&format!(
-        "{MACHINE} -drive file=button16.bin,format=raw,snapshot=on -monitor unix:hmp,server=on,wait=off"
-    ));
-    wait_for("the guest to listen", PATIENCE, || folder.text("debugcon").contains("Waiting. ").then_some(()));
-    let mut monitor = Hmp::connect(&folder);
-    assert_eq!(monitor.run("system_powerdown"), "");
-    assert_eq!(machine.exit_code(), 0);
-    assert_eq!(folder.text("debugcon"), "Waiting. The power button was pressed.");
 }
 
 #[test]
 fn a_guest_sleeps_and_wakes_where_it_told_the_firmware() {
-    let folder = Folder::new();
-    folder.assemble("sleep16");
-    if !has_kvm() {
-        return;
+    for accel in accelerators() {
+        let folder = Folder::new();
+        folder.assemble("sleep16");
+        let mut machine = folder.start_line(&format!(
+            "-accel {accel} {MACHINE} -drive file=sleep16.bin,format=raw,snapshot=on -qmp unix:qmp,server=on,wait=off"
+        ));
+        let mut qmp = Qmp::connect(&folder);
+        qmp.wait_for_event("SUSPEND");
+        assert_eq!(qmp.run("query-status", json!({}))["return"]["status"], "suspended");
+        assert_eq!(qmp.run("system_wakeup", json!({})), json!({"return": {}}));
+        qmp.wait_for_event("WAKEUP");
+        let again = qmp.run("system_wakeup", json!({}));
+        assert_eq!(again["error"]["desc"], "Unable to wake up: guest is not in suspended state");
+        assert_eq!(machine.exit_code(), 35);
+        assert_eq!(folder.text("debugcon"), "Asleep. Awake.");
     }
-    let mut machine = folder.start_line(&format!(
-        "{MACHINE} -drive file=sleep16.bin,format=raw,snapshot=on -qmp unix:qmp,server=on,wait=off"
-    ));
-    let mut qmp = Qmp::connect(&folder);
-    qmp.wait_for_event("SUSPEND");
-    assert_eq!(qmp.run("query-status", json!({}))["return"]["status"], "suspended");
-    assert_eq!(qmp.run("system_wakeup", json!({})), json!({"return": {}}));
-    qmp.wait_for_event("WAKEUP");
-    let again = qmp.run("system_wakeup", json!({}));
-    assert_eq!(again["error"]["desc"], "Unable to wake up: guest is not in suspended state");
-    assert_eq!(machine.exit_code(), 35);
-    assert_eq!(folder.text("debugcon"), "Asleep. Awake.");
 }
 
 /// The last words of the guest that loses ticks, and its exit status, on a host with two busy threads.
@@ -64,8 +62,9 @@ fn outcome_of_lost_ticks(driftfix: &str) -> (String, i32) {
             }
         })
     });
-    let mut machine = folder
-        .start_line(&format!("{MACHINE} -rtc driftfix={driftfix} -drive file=ticks16.bin,format=raw,snapshot=on"));
+    let mut machine = folder.start_line(&format!(
+        "-accel kvm {MACHINE} -rtc driftfix={driftfix} -drive file=ticks16.bin,format=raw,snapshot=on"
+    ));
     let status = machine.exit_code();
     ended.store(true, Ordering::Relaxed);
     for thread in busy {

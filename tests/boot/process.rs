@@ -1,14 +1,11 @@
 //! How the process ends.
 
-use crate::machine::{Folder, PATIENCE, has_kvm, wait_for};
+use crate::machine::{Folder, PATIENCE, accelerator, wait_for};
 
 /// Starts a machine that does nothing, sends it a signal once it listens, and checks its last words.
 fn ends_in_order_on(name: &str, number: u32) {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
-    let mut machine = folder.start_line("-accel kvm -S -vnc unix:vnc");
+    let mut machine = folder.start_line(&format!("-accel {} -S -vnc unix:vnc", accelerator()));
     wait_for("the VNC socket", PATIENCE, || folder.path("vnc").exists().then_some(()));
     machine.signal(name);
     assert_eq!(machine.exit_code(), 0);

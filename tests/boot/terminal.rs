@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use crate::machine::{Folder, PATIENCE, has_kvm, wait_for};
+use crate::machine::{Folder, PATIENCE, accelerator, wait_for};
 
 /// A terminal: the person's end, and the program's.
 fn terminal() -> (OwnedFd, OwnedFd) {
@@ -33,7 +33,7 @@ fn wait_for_modes(person: &OwnedFd, raw: bool) {
 /// A shell with job control that does not touch the terminal's modes, as interactive ones do.
 const SCRIPT: &str = r#"
 set -m
-"$QEMU" -accel kvm -m 32 -nodefaults -display none -S -pidfile pid -serial stdio
+"$QEMU" -accel "$ACCEL" -m 32 -nodefaults -display none -S -pidfile pid -serial stdio
 echo stopped > stopped
 while [ ! -e go ]; do sleep 0.1; done
 fg
@@ -42,9 +42,6 @@ echo $? > ended
 
 #[test]
 fn a_stopped_process_leaves_the_terminal_as_it_was() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let (person, program) = terminal();
     fs::write(folder.path("script"), SCRIPT).unwrap();
@@ -52,6 +49,7 @@ fn a_stopped_process_leaves_the_terminal_as_it_was() {
     let mut shell = Command::new("setsid")
         .args(["--ctty", "--wait", "dash", "script"])
         .env("QEMU", env!("CARGO_BIN_EXE_qemu-kvm"))
+        .env("ACCEL", accelerator())
         .current_dir(folder.path(""))
         .stdin(output())
         .stdout(output())
