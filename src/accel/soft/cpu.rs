@@ -12,7 +12,7 @@ use super::mmu::Mmu;
 use super::op::{HIGH_BYTE, Mem};
 use super::signals::Signals;
 use super::system::SystemRegisters;
-use super::vector::VectorState;
+use super::vector::{self, VectorState};
 
 /// Numbers of the segment registers in [`Cpu::segments`].
 pub mod segment {
@@ -376,6 +376,8 @@ pub struct Cpu {
     // Surroundings.
     /// What the guest's CPUID shows.
     pub model: Arc<CpuModel>,
+    /// iced-x86's options for it.
+    pub decoder_options: u32,
     /// Its place among the processors.
     pub index: u32,
     /// Requests of other threads.
@@ -429,6 +431,7 @@ impl Cpu {
             mmu: Mmu::default(),
             vector: VectorState::default(),
             blocks: None,
+            decoder_options: vector::decoder_options(&model),
             model,
             index,
             signals: Arc::default(),

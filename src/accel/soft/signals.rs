@@ -35,6 +35,7 @@ impl Signals {
 
     /// All pending requests.
     #[must_use]
+    #[inline(always)]
     pub fn pending(&self) -> u32 {
         self.bits.load(Ordering::Relaxed)
     }

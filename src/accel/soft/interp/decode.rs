@@ -173,8 +173,7 @@ impl Cpu {
     }
 
     fn decode(&self, bytes: &[u8]) -> (Instruction, DecoderError) {
-        let options = vector::decoder_options(&self.model);
-        let mut decoder = Decoder::with_ip(lower::bits(self.mode), bytes, 0, options);
+        let mut decoder = Decoder::with_ip(lower::bits(self.mode), bytes, 0, self.decoder_options);
         let instruction = decoder.decode();
         let error = match decoder.last_error() {
             // With 15 bytes iced does not tell one that is too long from one that is not valid but by how far it read.

@@ -74,7 +74,7 @@ impl Cpu {
             if TRACED {
                 self.log_execution(0);
             }
-            return self.one();
+            return if self.is_debugged() || self.budget == 0 { self.one() } else { self.shadowed(cache) };
         }
         self.mmu.events = 0;
         let Ok(found) = self.find_block(cache) else { return self.deliver_exception() };
@@ -102,6 +102,26 @@ impl Cpu {
                 Some(next) => number = next,
                 None => return,
             }
+        }
+    }
+
+    /// The one instruction under the shadow of STI or MOV SS, from the cache: kernels execute STI often.
+    #[inline(never)]
+    fn shadowed(&mut self, cache: &mut Cache) {
+        self.mmu.events = 0;
+        let Ok(found) = self.find_block(cache) else {
+            self.shadow = 0;
+            return self.deliver_exception();
+        };
+        let Some(number) = found else { return self.one() };
+        let block = cache.block(number);
+        let Some(op) = block.ops.first().filter(|_| self.may_run(block)) else { return self.one() };
+        self.gpr[usize::from(BLOCK_START)] = self.rip;
+        self.shadow = 0;
+        let step = (op.handler)(self, op);
+        self.count(1);
+        if step != Ok(Flow::Jump) {
+            self.leave(op, step);
         }
     }
 
