@@ -8,7 +8,7 @@ use dromaius::cpu::{CpuModel, CpuState, Segment, Table, Topology, resolve};
 use dromaius::event::Clock;
 use dromaius::mem::{RamBlock, RamRange};
 
-use crate::native::{CODE, DATA, DATA_LEN, READ_ONLY, Registers, Stop};
+use crate::native::{CODE, DATA, DATA_LEN, GS_BASE, READ_ONLY, Registers, Stop};
 
 const RAM: u64 = 4 << 20;
 const CODE_GPA: u64 = 0x10_0000;
@@ -106,12 +106,13 @@ impl Emulator {
         };
         let flat = Segment { selector: 0x2b, base: 0, limit: 0xffff_ffff, attributes: 0xc0f3 };
         let null = Segment { selector: 0, base: 0, limit: 0, attributes: 1 << 16 };
+        let gs = Segment { base: GS_BASE, ..null };
         let other = if compat { flat } else { null };
         let cpu = &mut self.cpu;
         cpu.gpr[..16].copy_from_slice(&before.gpr);
         cpu.rip = before.rip;
         cpu.set_rflags(before.flags);
-        for (register, loaded) in cpu.segments.iter_mut().zip([other, code, flat, other, null, null]) {
+        for (register, loaded) in cpu.segments.iter_mut().zip([other, code, flat, other, null, gs]) {
             register.loaded = loaded;
         }
         cpu.mode_changed();

@@ -1,8 +1,8 @@
 //! Random instructions and register values that are likely to be interesting.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{ConstantOffsets, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
-use crate::native::{CODE, CODE_OFFSET, DATA, DATA_LEN, READ_ONLY, Registers};
+use crate::native::{CODE, CODE_OFFSET, DATA, DATA_LEN, GS_BASE, READ_ONLY, Registers};
 
 /// xorshift64*, so that a seed names a case.
 #[derive(Clone)]
@@ -52,10 +52,11 @@ pub struct Case {
 }
 
 /// What the test cannot run natively in a process, or what is not the same twice.
-pub fn is_excluded(instruction: &Instruction) -> bool {
+pub fn is_excluded(instruction: &Instruction, compat: bool) -> bool {
     use Mnemonic::*;
-    let segments = [Register::FS, Register::GS];
-    if instruction.has_segment_prefix_to(&segments) {
+    // FS is the C library's; GS has no descriptor in compatibility mode.
+    let segment = instruction.segment_prefix();
+    if segment == Register::FS || segment == Register::GS && compat {
         return true;
     }
     let writes_segment = instruction.op_count() > 0
@@ -88,17 +89,99 @@ pub fn is_excluded(instruction: &Instruction) -> bool {
         )
 }
 
-trait SegmentPrefix {
-    fn has_segment_prefix_to(&self, segments: &[Register]) -> bool;
+const LEGACY_PREFIXES: [u8; 6] = [0x66, 0x66, 0xf2, 0xf3, 0xf0, 0x67];
+
+/// VEX with a random opcode; `map` 0F, 0F38 or 0F3A.
+fn vex(random: &mut Random, compat: bool, bytes: &mut Vec<u8>) {
+    bytes.retain(|byte| *byte == 0x67);
+    // Most instructions of two operands want vvvv to be 1111.
+    let free = if random.one_in(3) { 0x78 } else { 0 };
+    let at = bytes.len() + 1;
+    if random.one_in(4) {
+        bytes.extend([0xc5, random.next() as u8 | free]);
+    } else {
+        let map = 1 + random.below(3) as u8;
+        bytes.extend([0xc4, random.next() as u8 & 0xe0 | map, random.next() as u8 | free]);
+    }
+    if compat {
+        bytes[at] |= 0xc0;
+    }
+    bytes.push(random.next() as u8);
 }
 
-impl SegmentPrefix for Instruction {
-    fn has_segment_prefix_to(&self, segments: &[Register]) -> bool {
-        segments.contains(&self.segment_prefix())
+/// The three bytes of an EVEX prefix after 62h.
+fn evex_payload(random: &mut Random, compat: bool, map: u8) -> [u8; 3] {
+    let mut p0 = random.next() as u8 & 0xf0 | map;
+    if compat {
+        p0 |= 0xf0;
+    }
+    let free = if random.one_in(3) { 0x78 } else { 0 };
+    let mut p2 = random.next() as u8;
+    if free != 0 {
+        p2 |= 8;
+    }
+    if !random.one_in(3) {
+        // No broadcast, rounding or zeroing.
+        p2 &= 0x6f;
+    }
+    [p0, random.next() as u8 | 4 | free, p2]
+}
+
+fn evex(random: &mut Random, compat: bool, bytes: &mut Vec<u8>) {
+    bytes.retain(|byte| *byte == 0x67);
+    let map = random.pick(&[1u8, 1, 2, 2, 3, 5, 6]);
+    bytes.push(0x62);
+    bytes.extend(evex_payload(random, compat, map));
+    bytes.push(random.next() as u8);
+}
+
+/// Gathers, scatters, masked moves, compressed ones: what accesses memory element by element.
+fn by_element(random: &mut Random, compat: bool, bytes: &mut Vec<u8>) {
+    bytes.retain(|byte| *byte == 0x67);
+    let indexed = random.one_in(2);
+    let reg = random.next() as u8 & 0x38;
+    if random.one_in(2) {
+        let opcode = if indexed {
+            random.pick(&[0x90u8, 0x91, 0x92, 0x93])
+        } else {
+            random.pick(&[0x2cu8, 0x2d, 0x2e, 0x2f, 0x8c, 0x8e])
+        };
+        let p0 = random.next() as u8 & 0xe0 | if compat { 0xe2 } else { 2 };
+        bytes.extend([0xc4, p0, random.next() as u8 & 0xfc | if compat { 0x41 } else { 1 }, opcode]);
+    } else {
+        let opcode = if indexed {
+            random.pick(&[0x90u8, 0x91, 0x92, 0x93, 0xa0, 0xa1, 0xa2, 0xa3])
+        } else {
+            random.pick(&[0x88u8, 0x89, 0x8a, 0x8b, 0x62, 0x63])
+        };
+        let [p0, p1, p2] = evex_payload(random, compat, 2);
+        bytes.extend([0x62, p0, p1 & 0xfc | 0x7d, p2 & 0x6f, opcode]);
+    }
+    let form = random.pick(&[0u8, 0x40, 0x80]);
+    bytes.push(form | reg | if indexed { 4 } else { random.next() as u8 & 7 });
+}
+
+/// What can be locked, with a memory operand.
+fn locked(random: &mut Random, compat: bool, bytes: &mut Vec<u8>) {
+    bytes.retain(|byte| matches!(byte, 0x66 | 0x67));
+    bytes.push(0xf0);
+    if !compat && random.one_in(2) {
+        bytes.push(0x40 | random.next() as u8 & 15);
+    }
+    if random.one_in(2) {
+        let first = random.next() as u8 & 0x38;
+        bytes.push(random.pick(&[first, first | 1, 0x80, 0x81, 0x83, 0x86, 0x87, 0xf6, 0xf7, 0xfe, 0xff]));
+    } else {
+        bytes.extend([0x0f, random.pick(&[0xb0u8, 0xb1, 0xc0, 0xc1, 0xc7, 0xc7, 0xab, 0xb3, 0xbb, 0xba])]);
+    }
+    bytes.push(random.next() as u8 & 0x3f | random.pick(&[0u8, 0x40, 0x80]));
+}
+
+fn rex(random: &mut Random, compat: bool, bytes: &mut Vec<u8>) {
+    if !compat && random.one_in(2) {
+        bytes.push(0x40 | random.next() as u8 & 15);
     }
 }
-
-const LEGACY_PREFIXES: [u8; 6] = [0x66, 0x66, 0xf2, 0xf3, 0xf0, 0x67];
 
 fn opcode(random: &mut Random, compat: bool) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(15);
@@ -107,43 +190,27 @@ fn opcode(random: &mut Random, compat: bool) -> Vec<u8> {
             bytes.push(random.pick(&LEGACY_PREFIXES));
         }
     }
-    match random.below(16) {
-        // VEX
-        0..=2 => {
-            bytes.retain(|byte| *byte == 0x67);
-            if random.one_in(3) {
-                bytes.extend([0xc5, random.next() as u8]);
-            } else {
-                let map = 1 + random.below(3) as u8;
-                bytes.extend([0xc4, random.next() as u8 & 0xe0 | map, random.next() as u8]);
-            }
-            if compat {
-                let at = bytes.iter().position(|byte| *byte >= 0xc4).unwrap_or(0) + 1;
-                bytes[at] |= 0xc0;
-            }
-            bytes.push(random.next() as u8);
-        }
-        // EVEX
-        3..=4 => {
-            bytes.retain(|byte| *byte == 0x67);
-            let map = random.pick(&[1u8, 2, 3, 5, 6]);
-            let mut p0 = random.next() as u8 & 0xf0 | map;
-            if compat {
-                p0 |= 0xf0;
-            }
-            bytes.extend([0x62, p0, random.next() as u8 | 4, random.next() as u8]);
-            bytes.push(random.next() as u8);
-        }
+    if !compat && random.one_in(24) {
+        // GS.
+        bytes.push(0x65);
+    }
+    match random.below(32) {
+        0..=4 => vex(random, compat, &mut bytes),
+        5..=8 => evex(random, compat, &mut bytes),
+        9 => by_element(random, compat, &mut bytes),
+        10 => locked(random, compat, &mut bytes),
         kind => {
-            if !compat && random.one_in(2) {
-                bytes.push(0x40 | random.next() as u8 & 15);
+            if kind == 11 {
+                bytes.push(random.pick(&[0xf2, 0xf3]));
             }
+            rex(random, compat, &mut bytes);
             match kind {
-                5..=8 => bytes.push(random.next() as u8),
-                9..=12 => bytes.extend([0x0f, random.next() as u8]),
-                13 => bytes.extend([0x0f, 0x38, random.next() as u8]),
-                14 => bytes.extend([0x0f, 0x3a, random.next() as u8]),
-                _ => bytes.push(0xd8 + random.below(8) as u8),
+                11 => bytes.push(random.pick(&[0xa4u8, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf])),
+                12..=13 => bytes.push(0xd8 + random.below(8) as u8),
+                14..=19 => bytes.push(random.next() as u8),
+                20..=27 => bytes.extend([0x0f, random.next() as u8]),
+                28..=29 => bytes.extend([0x0f, 0x38, random.next() as u8]),
+                _ => bytes.extend([0x0f, 0x3a, random.next() as u8]),
             }
         }
     }
@@ -276,27 +343,64 @@ fn xsave(random: &mut Random, image: &mut [u8], layout: &Layout) {
     image[512..520].copy_from_slice(&features.to_le_bytes());
 }
 
-/// Sets base and index registers so that the memory operand most often meets the data pages.
-fn aim(random: &mut Random, instruction: &Instruction, registers: &mut Registers, compat: bool) {
-    let target = match random.below(40) {
-        0 => READ_ONLY + random.below(0xff0),
-        1 => DATA + DATA_LEN as u64 - random.below(64),
-        2 => random.next(),
-        3..=20 => DATA + random.below(DATA_LEN as u64 - 64) / 64 * 64,
+/// Where a memory operand shall be: most often in the data pages, now and then across an edge.
+fn target(random: &mut Random) -> u64 {
+    match random.below(40) {
+        0 => READ_ONLY + random.below(0x1000),
+        1..=2 => DATA + DATA_LEN as u64 - random.below(128),
+        3..=5 => DATA + 0x1000 - random.below(64),
+        6 => DATA - random.below(64),
+        7 => random.next(),
+        8..=22 => DATA + random.below(DATA_LEN as u64 - 64) / 64 * 64,
         _ => DATA + random.below(DATA_LEN as u64 - 64),
-    };
+    }
+}
+
+/// Changes the 512 bits of a vector register, as far as the host has them.
+fn set_vector(image: &mut [u8], layout: &Layout, number: usize, value: &[u8; 64]) {
+    let place = |component| layout.iter().find(|part| part.0 == component).map(|part| part.1);
+    if number < 16 {
+        image[160 + 16 * number..176 + 16 * number].copy_from_slice(&value[..16]);
+        if let Some(at) = place(2) {
+            image[at + 16 * number..at + 16 + 16 * number].copy_from_slice(&value[16..32]);
+        }
+        if let Some(at) = place(6) {
+            image[at + 32 * number..at + 32 + 32 * number].copy_from_slice(&value[32..]);
+        }
+    } else if let Some(at) = place(7) {
+        image[at + 64 * (number - 16)..at + 64 * (number - 15)].copy_from_slice(value);
+    }
+}
+
+/// Indices of a gather or scatter.
+fn indices(random: &mut Random, instruction: &Instruction, registers: &mut Registers, layout: &Layout) {
+    let mut value = [0; 64];
+    let wide = instruction.is_vsib64();
+    for chunk in value.chunks_exact_mut(if wide { 8 } else { 4 }) {
+        let index: u64 = match random.below(24) {
+            0 => random.next(),
+            1 => random.below(4096),
+            2..=5 => random.below(64).wrapping_neg(),
+            _ => random.below(64),
+        };
+        chunk.copy_from_slice(&index.to_le_bytes()[..chunk.len()]);
+    }
+    set_vector(&mut registers.xsave, layout, instruction.memory_index().number(), &value);
+}
+
+/// Sets base and index registers so that the memory operand most often meets the data pages.
+fn aim(random: &mut Random, instruction: &Instruction, registers: &mut Registers, compat: bool, target: u64) {
     let displacement = instruction.memory_displacement64();
     let (base, index) = (instruction.memory_base(), instruction.memory_index());
-    if index.is_gpr() && index != base {
+    let separate = index.is_gpr() && index != base;
+    let scaled = if separate {
         registers.gpr[index.number()] = random.below(64);
-    }
-    let scaled = if index.is_gpr() && index != base {
         registers.gpr[index.number()] * u64::from(instruction.memory_index_scale())
     } else {
         0
     };
     if base.is_gpr() {
-        let mut address = target.wrapping_sub(displacement).wrapping_sub(scaled);
+        let mut address = target.wrapping_sub(displacement).wrapping_sub(scaled).wrapping_sub(gs(instruction));
         if compat || base.size() == 4 {
             address &= 0xffff_ffff;
         }
@@ -304,22 +408,88 @@ fn aim(random: &mut Random, instruction: &Instruction, registers: &mut Registers
     }
 }
 
-/// A random case; `None`: the bytes drawn are excluded.
-pub fn case(random: &mut Random, layout: &Layout) -> Option<Case> {
-    let compat = random.one_in(4);
-    let bytes = opcode(random, compat);
+/// What the segment adds to an address.
+fn gs(instruction: &Instruction) -> u64 {
+    if instruction.memory_segment() == Register::GS { GS_BASE } else { 0 }
+}
+
+/// Moves an operand without base register to `target`, by its displacement.
+fn aim_displacement(bytes: &mut [u8], instruction: &Instruction, offsets: &ConstantOffsets, target: u64) {
+    let base = instruction.memory_base();
+    if base.is_gpr() || !offsets.has_displacement() || offsets.displacement_size() < 4 {
+        return;
+    }
+    let next = if base == Register::None { 0 } else { instruction.next_ip() };
+    let displacement = target.wrapping_sub(next).wrapping_sub(gs(instruction)).to_le_bytes();
+    let (at, len) = (offsets.displacement_offset(), offsets.displacement_size());
+    bytes[at..at + len].copy_from_slice(&displacement[..len]);
+}
+
+fn has_memory(instruction: &Instruction) -> bool {
+    !instruction.is_invalid() && (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory)
+}
+
+/// Bytes and their decoding; most of what is no instruction is drawn again.
+fn draw(random: &mut Random, compat: bool, target: u64) -> (Vec<u8>, Instruction) {
     let bits = if compat { 32 } else { 64 };
-    let mut decoder = Decoder::with_ip(bits, &bytes, CODE + CODE_OFFSET, DecoderOptions::NONE);
-    let instruction = decoder.decode();
-    if is_excluded(&instruction) {
+    let mut bytes = opcode(random, compat);
+    for _ in 0..20 {
+        let mut decoder = Decoder::with_ip(bits, &bytes, CODE + CODE_OFFSET, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        if instruction.is_invalid() && !random.one_in(20) {
+            bytes = opcode(random, compat);
+            continue;
+        }
+        if has_memory(&instruction) && !random.one_in(8) {
+            let offsets = decoder.get_constant_offsets(&instruction);
+            aim_displacement(&mut bytes, &instruction, &offsets, target);
+        }
+        break;
+    }
+    let instruction = Decoder::with_ip(bits, &bytes, CODE + CODE_OFFSET, DecoderOptions::NONE).decode();
+    (bytes, instruction)
+}
+
+/// Cases with the same memory before them.
+const CASES_PER_FILL: u64 = 16;
+
+/// Draws cases.
+pub struct Generator {
+    random: Random,
+    layout: Layout,
+    data: Vec<u8>,
+    drawn: u64,
+}
+
+impl Generator {
+    /// A generator; equal seeds give equal cases.
+    pub fn new(seed: u64, layout: Layout) -> Self {
+        Self { random: Random::new(seed), layout, data: vec![0; DATA_LEN], drawn: 0 }
+    }
+
+    /// A random case; `None`: the bytes drawn are excluded.
+    pub fn case(&mut self) -> Option<Case> {
+        if self.drawn.is_multiple_of(CASES_PER_FILL) {
+            fill(&mut self.random, &mut self.data);
+        }
+        self.drawn += 1;
+        case(&mut self.random, &self.layout, &self.data)
+    }
+}
+
+fn case(random: &mut Random, layout: &Layout, data: &[u8]) -> Option<Case> {
+    let compat = random.one_in(4);
+    let target = target(random);
+    let (bytes, instruction) = draw(random, compat, target);
+    if is_excluded(&instruction, compat) {
         return None;
     }
     // A branch into itself might never end.
-    let target = instruction.near_branch_target().wrapping_sub(CODE + CODE_OFFSET);
+    let destination = instruction.near_branch_target().wrapping_sub(CODE + CODE_OFFSET);
     if instruction.op_count() == 1
         && instruction.op0_kind() <= OpKind::NearBranch64
         && instruction.op0_kind() >= OpKind::NearBranch16
-        && target < 15
+        && destination < 15
     {
         return None;
     }
@@ -328,6 +498,9 @@ pub fn case(random: &mut Random, layout: &Layout) -> Option<Case> {
         before.gpr[register] = value(random);
     }
     before.gpr[4] = DATA + 0x1000 + random.below(64) * 8;
+    if random.one_in(32) {
+        before.gpr[4] = DATA + random.below(DATA_LEN as u64 + 16);
+    }
     before.flags = random.next() & 0x8d5 | 0x202;
     if random.one_in(4) {
         before.flags |= 0x400;
@@ -336,17 +509,19 @@ pub fn case(random: &mut Random, layout: &Layout) -> Option<Case> {
         before.flags |= 1 << 18;
     }
     xsave(random, &mut before.xsave, layout);
-    let string = instruction.is_string_instruction();
-    if string {
-        before.gpr[6] = DATA + random.below(DATA_LEN as u64);
-        before.gpr[7] = DATA + random.below(DATA_LEN as u64);
+    if instruction.is_string_instruction() {
+        before.gpr[6] = string_pointer(random).wrapping_sub(gs(&instruction));
+        before.gpr[7] = string_pointer(random);
         before.gpr[1] = random.below(200);
     }
-    if !instruction.is_invalid() && (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory) {
-        aim(random, &instruction, &mut before, compat);
+    if has_memory(&instruction) {
+        aim(random, &instruction, &mut before, compat, target);
+        if instruction.is_vsib() {
+            indices(random, &instruction, &mut before, layout);
+        }
     }
     if matches!(instruction.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu) {
-        before.gpr[7] = DATA + random.below(DATA_LEN as u64);
+        before.gpr[7] = target.wrapping_sub(gs(&instruction));
     }
     if compat {
         for register in &mut before.gpr {
@@ -354,8 +529,16 @@ pub fn case(random: &mut Random, layout: &Layout) -> Option<Case> {
         }
     }
     before.rip = CODE + CODE_OFFSET;
-    let mut data = vec![0; DATA_LEN];
-    fill(random, &mut data);
     let len = if instruction.is_invalid() { 15 } else { instruction.len() };
-    Some(Case { bytes: bytes[..len].to_vec(), instruction, compat, before, data })
+    Some(Case { bytes: bytes[..len].to_vec(), instruction, compat, before, data: data.to_vec() })
+}
+
+/// Where a string begins: near an edge now and then.
+fn string_pointer(random: &mut Random) -> u64 {
+    match random.below(6) {
+        0 => DATA + DATA_LEN as u64 - random.below(256),
+        1 => DATA + random.below(256),
+        2 => DATA + 0x1000 - random.below(256),
+        _ => DATA + random.below(DATA_LEN as u64),
+    }
 }

@@ -17,6 +17,10 @@ pub const DATA: u64 = 0x4010_0000;
 pub const DATA_LEN: usize = 0x2000;
 /// Linear address of a page that cannot be written.
 pub const READ_ONLY: u64 = 0x4020_0000;
+/// Base of GS in 64-bit mode.
+pub const GS_BASE: u64 = 0x1234_5000;
+/// ARCH_SET_GS of arch_prctl(2).
+const ARCH_SET_GS: libc::c_int = 0x1001;
 /// Bytes of an xsave image that are enough for every component up to PKRU.
 pub const XSAVE_LEN: usize = 4096;
 
@@ -214,6 +218,12 @@ pub fn set_up() {
         map(CODE, 0x1000, libc::PROT_READ | libc::PROT_WRITE);
         map(DATA, DATA_LEN, libc::PROT_READ | libc::PROT_WRITE);
         map(READ_ONLY, 0x1000, libc::PROT_READ);
+        // The kernel maps the page when it is read.
+        // SAFETY: the page was just mapped.
+        unsafe { (READ_ONLY as *const u8).read_volatile() };
+        // SAFETY: nothing uses GS in 64-bit programs of Linux.
+        let set = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, GS_BASE) };
+        assert_eq!(set, 0, "GS can have a base");
         let stack = vec![0u8; 1 << 16].leak();
         let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
         // SAFETY: the stack is leaked, so it is there for ever.

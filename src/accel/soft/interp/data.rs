@@ -141,8 +141,10 @@ fn cmpxchg_register<T: Int>(cpu: &mut Cpu, op: &Op) -> Step {
     if expected == old {
         T::reg(cpu, op.b).set_reg(cpu, op.a);
     } else {
-        // The destination is written in this case, too: a 32-bit one loses its high half.
-        old.set_reg(cpu, op.a);
+        // Processors of AMD write the destination in this case, too: a 32-bit one loses its high half.
+        if cpu.is_amd() {
+            old.set_reg(cpu, op.a);
+        }
         old.set_reg(cpu, RAX);
     }
     Ok(Flow::Next)

@@ -1,4 +1,5 @@
-//! Decimal arithmetic (SDM volume 2, AAA to DAS). Undefined flags: SF, ZF and PF follow AL, the others are 0.
+//! Decimal arithmetic (SDM volume 2, AAA to DAS). Undefined flags: SF, ZF and PF follow AL, the others are 0 (AAD: those of its
+//! addition).
 
 use iced_x86::{Instruction, Mnemonic};
 
@@ -61,9 +62,10 @@ fn aam(cpu: &mut Cpu, op: &Op) -> Step {
 }
 
 fn aad(cpu: &mut Cpu, op: &Op) -> Step {
-    let result = cpu.reg8(RAX).wrapping_add(cpu.reg8(AH).wrapping_mul(op.imm as u8));
+    let (result, status) = cpu.reg8(RAX).add(cpu.reg8(AH).wrapping_mul(op.imm as u8));
     cpu.set_reg16(RAX, u16::from(result));
-    set_flags(cpu, result, false, false);
+    // Undefined are OF, AF and CF: processors of Intel leave what the addition gives.
+    cpu.status = status;
     Ok(Flow::Next)
 }
 

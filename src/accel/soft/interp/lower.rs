@@ -40,8 +40,23 @@ pub fn number(register: Register) -> u8 {
     }
 }
 
+/// The segment register of a memory operand. In 64-bit mode the prefixes of all but FS and GS are ignored, also for which
+/// fault an address that is not canonical raises (SDM volume 2, 2.1.1).
+#[must_use]
+pub fn segment(instruction: &Instruction) -> u8 {
+    let named = instruction.memory_segment();
+    let ignored =
+        instruction.code_size() == iced_x86::CodeSize::Code64 && !matches!(named, Register::FS | Register::GS);
+    let register = match instruction.memory_base() {
+        _ if !ignored => named,
+        Register::RSP | Register::RBP | Register::ESP | Register::EBP => Register::SS,
+        _ => Register::DS,
+    };
+    u8::try_from(register.number()).unwrap_or(3)
+}
+
 fn memory(instruction: &Instruction, at: u16) -> Mem {
-    let segment = u8::try_from(instruction.memory_segment().number()).unwrap_or(3);
+    let segment = segment(instruction);
     let scale = u8::try_from(instruction.memory_index_scale().trailing_zeros()).unwrap_or(0);
     let base = instruction.memory_base();
     let index = instruction.memory_index();
@@ -69,7 +84,7 @@ fn memory(instruction: &Instruction, at: u16) -> Mem {
 
 /// The address size in bytes, as far as the displacement tells it.
 fn address_size(instruction: &Instruction) -> usize {
-    if instruction.memory_base() != Register::None || instruction.memory_index() != Register::None {
+    if instruction.memory_base() != Register::None || instruction.memory_index().is_gpr() {
         return 0;
     }
     match (instruction.memory_displ_size(), instruction.code_size()) {

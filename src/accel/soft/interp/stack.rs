@@ -129,6 +129,7 @@ fn enter_frame<T: Int>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
     cpu.add_to_stack_pointer((op.imm & 0xffff).wrapping_neg());
     // The new top must be writable; nothing is written (SDM: "#PF if ... the memory accesses of the new top").
     let top = cpu.stack_pointer(0);
+    cpu.check_operand_alignment(SS, top, T::LEN)?;
     cpu.probe_write(SS, top, T::LEN as u64)?;
     T::truncate(frame).set_reg(cpu, gpr::RBP as u8);
     Ok(())

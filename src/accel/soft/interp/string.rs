@@ -9,6 +9,7 @@ use iced_x86::{Code, Instruction, OpKind};
 use super::super::cpu::{Cpu, Fault, Flow, Status, Step, gpr, rflags, segment};
 use super::super::op::{Handler, Op};
 use super::alu::Int;
+use super::lower::segment as segment_of;
 use super::operand::{by_size, stored};
 use super::port::width;
 
@@ -250,11 +251,12 @@ fn input_one<T: Int>(cpu: &mut Cpu, registers: Registers, port: u16) -> Result<(
 fn input_repeated<T: Int>(cpu: &mut Cpu, op: &Op) -> Step {
     let registers = Registers::of(cpu, op);
     let left = registers.get(cpu, gpr::RCX);
+    let port = cpu.reg16(gpr::RDX as u8);
+    // Even if there is nothing to move.
+    cpu.check_io(port, T::LEN as u64)?;
     if left == 0 {
         return Ok(Flow::Next);
     }
-    let port = cpu.reg16(gpr::RDX as u8);
-    cpu.check_io(port, T::LEN as u64)?;
     let units = port_units::<T>(cpu, registers, gpr::RDI, ES, left);
     let to = registers.get(cpu, gpr::RDI);
     let done = if units > 1 && cpu.is_memory::<true>(ES, to, units * T::LEN as u64) {
@@ -300,11 +302,12 @@ fn output_one<T: Int>(cpu: &mut Cpu, op: &Op, registers: Registers, port: u16) -
 fn output_repeated<T: Int>(cpu: &mut Cpu, op: &Op) -> Step {
     let registers = Registers::of(cpu, op);
     let left = registers.get(cpu, gpr::RCX);
+    let port = cpu.reg16(gpr::RDX as u8);
+    // Even if there is nothing to move.
+    cpu.check_io(port, T::LEN as u64)?;
     if left == 0 {
         return Ok(Flow::Next);
     }
-    let port = cpu.reg16(gpr::RDX as u8);
-    cpu.check_io(port, T::LEN as u64)?;
     let units = port_units::<T>(cpu, registers, gpr::RSI, op.mem.segment, left);
     let from = registers.get(cpu, gpr::RSI);
     let done = if units > 1 && cpu.is_memory::<false>(op.mem.segment, from, units * T::LEN as u64) {
@@ -380,7 +383,7 @@ fn cut(instruction: &Instruction) -> u8 {
 pub fn handler(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     let (kind, size) = classify(instruction.code())?;
     op.mem.cut = cut(instruction);
-    op.mem.segment = u8::try_from(instruction.memory_segment().number()).unwrap_or(3);
+    op.mem.segment = segment_of(instruction);
     let repeated = op.prefixes & (Op::REP | Op::REPNE) != 0;
     match (kind, repeated) {
         (Kind::Movs, false) => by_size!(size, transfer, Move),

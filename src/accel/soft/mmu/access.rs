@@ -131,8 +131,8 @@ impl Cpu {
 
     #[inline(never)]
     fn load_slow<T: Value>(&mut self, linear: u64, who: Who) -> Result<T, Fault> {
-        let span = self.span(linear, T::LEN, Access::Read, who)?;
         self.check_alignment(linear, T::LEN, who)?;
+        let span = self.span(linear, T::LEN, Access::Read, who)?;
         if span.watched {
             self.note_watched(linear, T::LEN as u64, Access::Read, false);
         }
@@ -147,8 +147,8 @@ impl Cpu {
 
     #[inline(never)]
     fn store_slow<T: Value>(&mut self, linear: u64, value: T, who: Who) -> Result<(), Fault> {
-        let span = self.span(linear, T::LEN, Access::Write, who)?;
         self.check_alignment(linear, T::LEN, who)?;
+        let span = self.span(linear, T::LEN, Access::Write, who)?;
         if span.watched {
             self.note_watched(linear, T::LEN as u64, Access::Write, false);
         }
@@ -205,8 +205,8 @@ impl Cpu {
         who: Who,
         change: &mut dyn FnMut(T) -> T,
     ) -> Result<T, Fault> {
-        let span = self.span(linear, T::LEN, Access::Write, who)?;
         self.check_alignment(linear, T::LEN, who)?;
+        let span = self.span(linear, T::LEN, Access::Write, who)?;
         if span.watched {
             self.note_watched(linear, T::LEN as u64, Access::Write, true);
         }
@@ -358,12 +358,28 @@ impl Cpu {
         Ok(Span { first, second, inside, split: len.min(room), watched })
     }
 
-    /// #AC: a program at level 3 asked for it (Intel SDM volume 3, 6.15, interrupt 17).
+    /// #AC: a program at level 3 asked for it (Intel SDM volume 3, 6.15, interrupt 17). Processors look at the address
+    /// before they look at the page, but an address that is not canonical is another fault.
     fn check_alignment(&mut self, linear: u64, len: usize, who: Who) -> Result<(), Fault> {
-        if self.mmu.alignment && !who.system && len <= 8 && linear & (len as u64 - 1) != 0 {
+        let misaligned = self.mmu.alignment && !who.system && len <= 8 && linear & (len as u64 - 1) != 0;
+        if misaligned && self.mmu.paging.is_canonical(linear) {
             return Err(self.raise(Exception::AC));
         }
         Ok(())
+    }
+
+    /// #AC for an operand that is accessed with [`Cpu::read_bytes`] and its like, if it is not at a multiple of `align`
+    /// bytes (1, 2, 4 or 8; Intel SDM volume 3, table 7-7).
+    ///
+    /// # Errors
+    /// #AC.
+    #[inline(always)]
+    pub fn check_operand_alignment(&mut self, number: u8, offset: u64, align: usize) -> Result<(), Fault> {
+        if !self.mmu.alignment {
+            return Ok(());
+        }
+        let linear = self.segments[usize::from(number & 7)].base.wrapping_add(offset) & self.linear_mask;
+        self.check_alignment(linear, align, Who::segment(number))
     }
 
     fn read_span(&mut self, span: &Span, buf: &mut [u8]) {

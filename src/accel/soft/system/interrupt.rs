@@ -5,6 +5,7 @@ use iced_x86::Mnemonic;
 use crate::cpu::{Mode, Segment};
 
 use super::super::cpu::{Cpu, Exception, Fault, Flow, Step, rflags, segment};
+use super::super::mmu::Value;
 use super::super::op::Op;
 use super::event::Event;
 use super::far::Return;
@@ -55,17 +56,24 @@ pub(super) fn int1(cpu: &mut Cpu, op: &Op) -> Step {
     Ok(Flow::Jump)
 }
 
+/// The two bounds, each aligned by itself; the offset of the second wraps with the address size.
+fn bounds<T: Value>(cpu: &mut Cpu, op: &Op, address: u64) -> Result<(T, T), Fault> {
+    let cut = op.mem.cut & 63;
+    let second = address.wrapping_add(T::LEN as u64) << cut >> cut;
+    Ok((cpu.read(op.mem.segment, address)?, cpu.read(op.mem.segment, second)?))
+}
+
 /// BOUND.
 pub(super) fn bound(cpu: &mut Cpu, op: &Op) -> Step {
     let address = cpu.effective_address(&op.mem);
     let outside = if instruction(op).op0_register().size() == 2 {
-        let both: u32 = cpu.read(op.mem.segment, address)?;
+        let (lower, upper) = bounds::<u16>(cpu, op, address)?;
         let index = cpu.reg16(op.a).cast_signed();
-        index < (both as u16).cast_signed() || index > ((both >> 16) as u16).cast_signed()
+        index < lower.cast_signed() || index > upper.cast_signed()
     } else {
-        let both: u64 = cpu.read(op.mem.segment, address)?;
+        let (lower, upper) = bounds::<u32>(cpu, op, address)?;
         let index = cpu.reg32(op.a).cast_signed();
-        index < (both as u32).cast_signed() || index > ((both >> 32) as u32).cast_signed()
+        index < lower.cast_signed() || index > upper.cast_signed()
     };
     if outside { Err(cpu.raise(Exception::BR)) } else { Ok(Flow::Next) }
 }

@@ -168,7 +168,7 @@ impl Cpu {
     }
 
     /// Whether the guest's CPUID shows an AMD processor, or Hygon's.
-    fn is_amd(&self) -> bool {
+    pub fn is_amd(&self) -> bool {
         matches!(&self.model.vendor(), b"AuthenticAMD" | b"HygonGenuine")
     }
 }

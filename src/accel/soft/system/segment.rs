@@ -175,7 +175,7 @@ pub(super) fn push_segment(cpu: &mut Cpu, op: &Op) -> Step {
     let number = segment_number(instruction(op).op0_register());
     let selector = cpu.segments[number].loaded.selector;
     let mut stack = cpu.stack();
-    cpu.push_to(&mut stack, stack_operand_size(instruction(op)), u64::from(selector))?;
+    cpu.push_selector(&mut stack, stack_operand_size(instruction(op)), selector)?;
     cpu.use_stack(&stack);
     Ok(Flow::Next)
 }

@@ -90,6 +90,20 @@ impl Cpu {
         Ok(())
     }
 
+    /// Pushes a selector with an operand size of 2, 4 or 8 bytes. With 4, processors of Intel move the stack pointer by 4
+    /// and write the selector only (Intel SDM volume 2, PUSH); those of AMD extend it with zeros.
+    pub(super) fn push_selector(&mut self, stack: &mut Stack, size: u8, selector: u16) -> Result<(), Fault> {
+        if size != 4 || self.is_amd() {
+            return self.push_to(stack, size, u64::from(selector));
+        }
+        let mut next = *stack;
+        next.adjust(4u64.wrapping_neg());
+        let linear = self.stack_linear(&next, 2)?;
+        self.write_linear(linear, selector, stack.privilege)?;
+        *stack = next;
+        Ok(())
+    }
+
     /// Pops `size` bytes (2, 4 or 8).
     pub(super) fn pop_from(&mut self, stack: &mut Stack, size: u8) -> Result<u64, Fault> {
         let linear = self.stack_linear(stack, u64::from(size))?;

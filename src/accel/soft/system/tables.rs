@@ -182,7 +182,11 @@ pub(super) fn arpl(cpu: &mut Cpu, op: &Op) -> Step {
         old
     } else {
         let address = cpu.effective_address(&op.mem);
-        cpu.update::<u16, false>(op.mem.segment, address, raise)?
+        let old: u16 = cpu.read(op.mem.segment, address)?;
+        if raise(old) != old {
+            cpu.write(op.mem.segment, address, raise(old))?;
+        }
+        old
     };
     set_zero_flag(cpu, old & 3 < level);
     Ok(Flow::Next)

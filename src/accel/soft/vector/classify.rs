@@ -45,7 +45,9 @@ pub(super) fn is_x87(instruction: &Instruction) -> bool {
 /// Its class; `None`: neither vector nor floating point.
 pub(super) fn class(instruction: &Instruction) -> Option<Class> {
     let any = |test: fn(Register) -> bool| registers(instruction).any(test);
-    let (vector, mask) = (any(|r| r.is_vector_register()), any(|r| r.is_k()));
+    // From memory to a general register: no operand says what it is.
+    let to_general = is_scalar_to_general(instruction);
+    let (vector, mask) = (to_general || any(|r| r.is_vector_register()), any(|r| r.is_k()));
     match instruction.encoding() {
         EncodingKind::EVEX => Some(Class::Avx512),
         EncodingKind::VEX if mask => Some(Class::Avx512),
@@ -66,6 +68,22 @@ pub(super) fn class(instruction: &Instruction) -> Option<Class> {
 fn is_conversion(instruction: &Instruction) -> bool {
     use Mnemonic as M;
     matches!(instruction.mnemonic(), M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi)
+}
+
+/// Conversions of one floating-point number to an integer in a general register.
+fn is_scalar_to_general(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(
+        instruction.mnemonic(),
+        M::Cvtss2si
+            | M::Cvtsd2si
+            | M::Cvttss2si
+            | M::Cvttsd2si
+            | M::Vcvtss2si
+            | M::Vcvtsd2si
+            | M::Vcvttss2si
+            | M::Vcvttsd2si
+    )
 }
 
 /// The memory access that used-memory information describes.
@@ -91,6 +109,8 @@ pub(super) fn alignment(instruction: &Instruction, class: Class, size: usize) ->
                         | M::Lddqu
                         | M::Pcmpestri
                         | M::Pcmpestrm
+                        | M::Pcmpestri64
+                        | M::Pcmpestrm64
                         | M::Pcmpistri
                         | M::Pcmpistrm
                 )

@@ -17,9 +17,6 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
     let memory = (0..instruction.op_count()).find(|operand| instruction.op_kind(*operand) == OpKind::Memory);
     let (Some(place), true) = (memory, instruction.has_op_mask()) else { return 0 };
     let name = format!("{:?}", instruction.mnemonic()).to_lowercase();
-    if instruction.is_broadcast() || name.contains("broadcast") {
-        return BROADCAST;
-    }
     const WHOLE: &[&str] = &[
         "valign",
         "vpack",
@@ -35,29 +32,52 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
         "vdp",
         "vp4",
         "v4f",
-        "vgf2",
-        "vfmadd",
-        "vfcm",
-        "vfmulc",
+        "vgf2p8affine",
         "vpsadbw",
         "vpconflict",
+        "vinsert",
         "vpexpand",
         "vexpand",
     ];
     let shift = ["vpsllw", "vpslld", "vpsllq", "vpsrlw", "vpsrld", "vpsrlq", "vpsraw", "vpsrad", "vpsraq"];
-    let fma = name.starts_with("vfmadd") && !name.ends_with("csh") && !name.ends_with("cph");
-    if !fma && WHOLE.iter().any(|prefix| name.starts_with(prefix)) || place == 2 && shift.contains(&name.as_str()) {
+    if WHOLE.iter().any(|prefix| name.starts_with(prefix)) || place == 2 && shift.contains(&name.as_str()) {
         return 0;
+    }
+    if instruction.is_broadcast() || name.contains("broadcast") {
+        return BROADCAST;
+    }
+    if ["vfmaddc", "vfcmaddc", "vfmulc", "vfcmulc"].iter().any(|prefix| name.starts_with(prefix)) {
+        // Complex numbers of two FP16.
+        return 4;
     }
     let size = instruction.memory_size();
     u8::try_from(size.element_size()).ok().filter(|element| matches!(element, 1 | 2 | 4 | 8)).unwrap_or(0)
+}
+
+/// Whether any element of a stub's operand is accessed.
+pub(super) fn is_wanted(cpu: &Cpu, stub: &Stub) -> bool {
+    stub.element == 0 || elements(cpu, stub).1 != 0
+}
+
+/// How many elements a broadcast makes of one; 0: it is none.
+pub(super) fn lanes(instruction: &Instruction) -> u8 {
+    let size = instruction.memory_size();
+    if instruction.is_broadcast() {
+        // Broadcast512_Float32 and so on: the length of the vector that is made, in bits.
+        let name = format!("{size:?}");
+        let digits: String =
+            name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let bits: usize = digits.parse().unwrap_or(512);
+        return u8::try_from(bits / 8 / size.size().max(1)).unwrap_or(64);
+    }
+    u8::try_from(instruction.op0_register().size() / size.element_size().max(1)).unwrap_or(64)
 }
 
 /// Number of elements and their mask bits.
 fn elements(cpu: &Cpu, stub: &Stub) -> (usize, u64) {
     let mask = cpu.vector.k[usize::from(stub.mask & 7)];
     if stub.element == BROADCAST {
-        return (1, u64::from(mask != 0));
+        return (1, u64::from(mask & low_bits(usize::from(stub.lanes)) != 0));
     }
     let count = usize::from(stub.size) / usize::from(stub.element.max(1));
     (count, mask & low_bits(count))
@@ -71,7 +91,14 @@ fn low_bits(count: usize) -> u64 {
 /// are needed.
 pub(super) fn load(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
     let (count, mask) = elements(cpu, stub);
+    check_single(cpu, (count, mask), stub, number, offset)?;
     load_elements(cpu, number, offset, usize::from(stub.size) / count.max(1), count, mask)
+}
+
+/// #AC for a single element, if it is accessed; vectors may be anywhere.
+fn check_single(cpu: &mut Cpu, (count, mask): (usize, u64), stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
+    let size = usize::from(stub.size);
+    if count == 1 && mask != 0 && size <= 8 { cpu.check_operand_alignment(number, offset, size) } else { Ok(()) }
 }
 
 fn load_elements(cpu: &mut Cpu, number: u8, offset: u64, element: usize, count: usize, mask: u64) -> Result<(), Fault> {
@@ -94,6 +121,7 @@ pub(super) fn probe(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Resu
         return cpu.probe_write(number, offset, u64::from(stub.size));
     }
     let (count, mask) = elements(cpu, stub);
+    check_single(cpu, (count, mask), stub, number, offset)?;
     for_runs(mask, usize::from(stub.size) / count.max(1), |at, len| {
         cpu.probe_write(number, offset.wrapping_add(at as u64), len as u64)
     })
@@ -102,6 +130,7 @@ pub(super) fn probe(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Resu
 /// Stores the elements of the scratch slot whose mask bit is set.
 pub(super) fn store(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
     let (count, mask) = elements(cpu, stub);
+    check_single(cpu, (count, mask), stub, number, offset)?;
     store_elements(cpu, number, offset, usize::from(stub.size) / count.max(1), mask)
 }
 
@@ -157,6 +186,8 @@ struct Indexed {
     /// Bytes of an index.
     index: usize,
     count: usize,
+    /// Elements of the mask register of VEX.
+    spread: usize,
     /// The index register.
     from: usize,
 }
@@ -175,7 +206,8 @@ fn indexed(instruction: &Instruction, register: Register) -> Indexed {
     };
     let indices = instruction.memory_index();
     let count = (register.size() / data).min(indices.size() / index);
-    Indexed { data, index, count, from: indices.number() & 31 }
+    let spread = register.size().max(indices.size()) / data;
+    Indexed { data, index, count, spread, from: indices.number() & 31 }
 }
 
 /// Element `i` of `size` bytes of a register.
@@ -214,7 +246,16 @@ fn class(instruction: &Instruction) -> Class {
     if instruction.has_op_mask() { Class::Avx512 } else { Class::Avx }
 }
 
-/// Elements arrive one by one, lowest first; after a fault those before it are there, and their mask bits clear
+/// What a gather of VEX does to its mask before anything else: each element's sign fills it.
+fn spread_mask(mask: &mut [u64; 8], indexed: &Indexed) {
+    let before = *mask;
+    *mask = [0; 8];
+    for i in (0..indexed.spread).filter(|i| element(&before, *i, indexed.data) >> (indexed.data * 8 - 1) != 0) {
+        set_element(mask, i, indexed.data, u64::MAX >> (64 - indexed.data * 8));
+    }
+}
+
+/// Elements arrive one by one, lowest first, wherever they are (no #AC); after a fault those before it are there, and their mask bits clear
 /// (SDM volume 2, VPGATHERDD).
 fn gather(cpu: &mut Cpu, op: &Op) -> Step {
     let Some(cold) = &op.cold else { return Ok(Flow::Next) };
@@ -226,6 +267,10 @@ fn gather(cpu: &mut Cpu, op: &Op) -> Step {
     let place = to.number() & 31;
     let opmask = instruction.op_mask().number() & 7;
     let vector_mask = if class == Class::Avx { instruction.op2_register().number() & 31 } else { 0 };
+    let above = indexed.count * indexed.data;
+    if class == Class::Avx {
+        spread_mask(&mut cpu.vector.zmm[vector_mask], &indexed);
+    }
     for i in 0..indexed.count {
         let wanted = match class {
             Class::Avx512 => cpu.vector.k[opmask] >> i & 1 != 0,
@@ -233,18 +278,19 @@ fn gather(cpu: &mut Cpu, op: &Op) -> Step {
         };
         if wanted {
             let offset = indexed_offset(cpu, op, &indexed, i);
-            let value = match indexed.data {
-                4 => u64::from(cpu.read::<u32>(op.mem.segment, offset)?),
-                _ => cpu.read::<u64>(op.mem.segment, offset)?,
-            };
+            let mut bytes = [0; 8];
+            cpu.read_bytes(op.mem.segment, offset, &mut bytes[..indexed.data])?;
+            let value = u64::from_le_bytes(bytes);
             set_element(&mut cpu.vector.zmm[place], i, indexed.data, value);
+            // Until all are there, bits are kept for as many elements as there could be indices.
+            clear_above(&mut cpu.vector.zmm[place], indexed.spread * indexed.data);
         }
         match class {
             Class::Avx512 => cpu.vector.k[opmask] &= !(1 << i),
             _ => set_element(&mut cpu.vector.zmm[vector_mask], i, indexed.data, 0),
         }
     }
-    clear_above(&mut cpu.vector.zmm[place], indexed.count * indexed.data);
+    clear_above(&mut cpu.vector.zmm[place], above);
     match class {
         Class::Avx512 => cpu.vector.k[opmask] = 0,
         _ => cpu.vector.zmm[vector_mask] = [0; 8],
@@ -263,10 +309,7 @@ fn scatter(cpu: &mut Cpu, op: &Op) -> Step {
         if cpu.vector.k[opmask] >> i & 1 != 0 {
             let value = element(&cpu.vector.zmm[from.number() & 31], i, indexed.data);
             let offset = indexed_offset(cpu, op, &indexed, i);
-            match indexed.data {
-                4 => cpu.write(op.mem.segment, offset, value as u32)?,
-                _ => cpu.write(op.mem.segment, offset, value)?,
-            }
+            cpu.write_bytes(op.mem.segment, offset, &value.to_le_bytes()[..indexed.data])?;
         }
         cpu.vector.k[opmask] &= !(1 << i);
     }

@@ -212,6 +212,10 @@ impl Cpu {
             return self.raise(Exception::UD);
         }
         self.vector.mxcsr = self.vector.fault_mxcsr;
+        if class == Class::SseMmx {
+            // The registers are MMX registers before the operation begins.
+            self.vector.enter_mmx();
+        }
         self.raise(if self.cr4 & CR4_OSXMMEXCPT != 0 { Exception::XM } else { Exception::UD })
     }
 
@@ -286,7 +290,11 @@ fn x87(cpu: &mut Cpu, op: &Op) -> Step {
     match stub.access {
         Access::None => {}
         Access::Read => load(cpu, stub, number, offset)?,
-        Access::Write => cpu.probe_write(number, offset, u64::from(stub.size))?,
+        Access::Write => {
+            if let Err(fault) = probe(cpu, stub, number, offset) {
+                return store_fails(cpu, op, stub, fault);
+            }
+        }
     }
     let stored = match cpu.run_x87(stub) {
         Ok(stored) => stored,
@@ -299,6 +307,44 @@ fn x87(cpu: &mut Cpu, op: &Op) -> Step {
         cpu.move_pointers(op, (stub.access != Access::None).then_some((number, offset)));
     }
     Ok(Flow::Next)
+}
+
+/// Checks that a whole operand can be stored.
+fn probe(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
+    cpu.check_operand_alignment(number, offset, natural_alignment(stub))?;
+    cpu.probe_write(number, offset, u64::from(stub.size))
+}
+
+/// A store of x87 or MMX to memory that cannot be written: that is a fault, unless an unmasked exception keeps the
+/// store from happening.
+#[cold]
+fn store_fails(cpu: &mut Cpu, op: &Op, stub: &Stub, fault: Fault) -> Step {
+    let exception = cpu.exception;
+    cpu.sync_x87();
+    let checked = cpu.check_vector(stub.class).map(|()| Flow::Next);
+    if checked.is_err() {
+        return waiting(cpu, checked);
+    }
+    let before = cpu.vector.x87.clone();
+    cpu.run_stub(stub)?;
+    if stub.class != Class::X87 || stores(cpu) {
+        cpu.vector.x87 = before;
+        cpu.exception = exception;
+        return Err(fault);
+    }
+    let operand = (op.mem.segment, cpu.effective_address(&op.mem));
+    cpu.move_pointers(op, Some(operand));
+    Ok(Flow::Next)
+}
+
+/// What an operand's address must be a multiple of where #AC is enabled (Intel SDM volume 3, table 7-7); vectors may be
+/// anywhere.
+fn natural_alignment(stub: &Stub) -> usize {
+    match stub.size {
+        size @ (2 | 4 | 8) => usize::from(size),
+        10 => 8,
+        _ => 1,
+    }
 }
 
 fn with_memory(cpu: &mut Cpu, op: &Op) -> Step {
@@ -336,7 +382,7 @@ fn with_stub(cpu: &mut Cpu, op: &Op, stub: &Stub) -> Step {
         return Ok(Flow::Next);
     }
     let (number, offset) = (op.mem.segment, cpu.effective_address(&op.mem));
-    if stub.align > 1 {
+    if stub.align > 1 && masked::is_wanted(cpu, stub) {
         cpu.check_vector_alignment(number, offset, stub.align)?;
     }
     if stub.access == Access::Read {
@@ -384,6 +430,7 @@ fn load(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Result<(), Fault
         }
         _ => {
             let mut bytes = [0; 64];
+            cpu.check_operand_alignment(number, offset, natural_alignment(stub))?;
             cpu.read_bytes(number, offset, &mut bytes[..place])?;
             cpu.vector.scratch = bytes;
         }
@@ -402,7 +449,10 @@ fn store(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Result<(), Faul
         4 => cpu.write(number, offset, wide as u32),
         8 => cpu.write(number, offset, wide as u64),
         16 => cpu.write(number, offset, wide),
-        size => cpu.write_bytes(number, offset, &bytes[..usize::from(size)]),
+        size => {
+            cpu.check_operand_alignment(number, offset, natural_alignment(stub))?;
+            cpu.write_bytes(number, offset, &bytes[..usize::from(size)])
+        }
     }
 }
 

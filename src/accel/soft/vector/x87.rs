@@ -262,6 +262,7 @@ fn fnstenv<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.sync_x87();
     let area = environment::<WIDE>(cpu);
     let offset = cpu.effective_address(&op.mem);
+    cpu.check_operand_alignment(op.mem.segment, offset, if WIDE { 4 } else { 2 })?;
     cpu.write_bytes(op.mem.segment, offset, &area[..environment_len(WIDE)])?;
     let masked = cpu.vector.x87.fcw() | 0x3f;
     cpu.vector.x87.set_fcw(masked);
@@ -274,13 +275,14 @@ fn fldenv<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     }
     cpu.sync_x87();
     let mut area = [0; 28];
-    read_area(cpu, op, &mut area[..environment_len(WIDE)])?;
+    read_area::<WIDE>(cpu, op, &mut area[..environment_len(WIDE)])?;
     set_environment::<WIDE>(cpu, &area);
     Ok(Flow::Next)
 }
 
-fn read_area(cpu: &mut Cpu, op: &Op, area: &mut [u8]) -> Result<(), Fault> {
+fn read_area<const WIDE: bool>(cpu: &mut Cpu, op: &Op, area: &mut [u8]) -> Result<(), Fault> {
     let offset = cpu.effective_address(&op.mem);
+    cpu.check_operand_alignment(op.mem.segment, offset, if WIDE { 4 } else { 2 })?;
     cpu.read_bytes(op.mem.segment, offset, area)
 }
 
@@ -294,6 +296,7 @@ fn fnsave<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Step {
         to.copy_from_slice(&cpu.vector.x87.register(i));
     }
     let offset = cpu.effective_address(&op.mem);
+    cpu.check_operand_alignment(op.mem.segment, offset, if WIDE { 4 } else { 2 })?;
     cpu.write_bytes(op.mem.segment, offset, &area[..len + 80])?;
     cpu.vector.set_top(0);
     cpu.vector.init_x87();
@@ -307,7 +310,7 @@ fn frstor<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.sync_x87();
     let len = environment_len(WIDE);
     let mut area = [0; 108];
-    read_area(cpu, op, &mut area[..len + 80])?;
+    read_area::<WIDE>(cpu, op, &mut area[..len + 80])?;
     set_environment::<WIDE>(cpu, &area[..len]);
     for (i, from) in area[len..len + 80].chunks_exact(10).enumerate() {
         cpu.vector.x87.set_register(i, from);

@@ -303,6 +303,7 @@ fn fxsave<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     let offset = place(cpu, op, 16)?;
     let shape = shape(cpu, WIDE);
     let mut area = [0; 512];
+    cpu.probe_write(op.mem.segment, offset, 512)?;
     // What is not stored keeps its value.
     cpu.read_bytes(op.mem.segment, offset, &mut area)?;
     cpu.store_x87(&mut area, shape);
@@ -376,7 +377,8 @@ fn save<const WIDE: bool, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     };
     let mut area = [0; AREA];
     let area = &mut area[..len.min(AREA)];
-    // What is not stored keeps its value, and all of it must be there to be written.
+    cpu.probe_write(op.mem.segment, offset, 512)?;
+    // What is not stored keeps its value. and all of it must be there to be written.
     cpu.read_bytes(op.mem.segment, offset, area)?;
     let written = if KIND == PLAIN { requested } else { used };
     store_legacy(cpu, area, shape, requested, written);
