@@ -56,24 +56,21 @@ pub(super) fn int1(cpu: &mut Cpu, op: &Op) -> Step {
     Ok(Flow::Jump)
 }
 
-/// The two bounds, each aligned by itself; the offset of the second wraps with the address size.
-fn bounds<T: Value>(cpu: &mut Cpu, op: &Op, address: u64) -> Result<(T, T), Fault> {
+/// One of BOUND's two bounds, each aligned by itself; the offset of the second wraps with the address size.
+fn read_bound<T: Value>(cpu: &mut Cpu, op: &Op, number: u64) -> Result<T, Fault> {
     let cut = op.mem.cut & 63;
-    let second = address.wrapping_add(T::LEN as u64) << cut >> cut;
-    Ok((cpu.read(op.mem.segment, address)?, cpu.read(op.mem.segment, second)?))
+    let offset = cpu.effective_address(&op.mem).wrapping_add(number * T::LEN as u64) << cut >> cut;
+    cpu.read(op.mem.segment, offset)
 }
 
-/// BOUND.
+/// BOUND. The upper bound is not looked at if the index is below the lower one.
 pub(super) fn bound(cpu: &mut Cpu, op: &Op) -> Step {
-    let address = cpu.effective_address(&op.mem);
     let outside = if instruction(op).op0_register().size() == 2 {
-        let (lower, upper) = bounds::<u16>(cpu, op, address)?;
         let index = cpu.reg16(op.a).cast_signed();
-        index < lower.cast_signed() || index > upper.cast_signed()
+        index < read_bound::<u16>(cpu, op, 0)?.cast_signed() || index > read_bound::<u16>(cpu, op, 1)?.cast_signed()
     } else {
-        let (lower, upper) = bounds::<u32>(cpu, op, address)?;
         let index = cpu.reg32(op.a).cast_signed();
-        index < lower.cast_signed() || index > upper.cast_signed()
+        index < read_bound::<u32>(cpu, op, 0)?.cast_signed() || index > read_bound::<u32>(cpu, op, 1)?.cast_signed()
     };
     if outside { Err(cpu.raise(Exception::BR)) } else { Ok(Flow::Next) }
 }

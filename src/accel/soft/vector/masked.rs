@@ -20,7 +20,8 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
     const WHOLE: &[&str] = &[
         "valign",
         "vpack",
-        "vpmadd",
+        "vpmaddwd",
+        "vpmaddub",
         "vdbpsad",
         "vpshuf",
         "vshuf",
@@ -28,8 +29,6 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
         "vpunpck",
         "vperm",
         "vpmultishift",
-        "vpdp",
-        "vdp",
         "vp4",
         "v4f",
         "vgf2p8affine",
