@@ -1,6 +1,6 @@
 //! What the manuals leave to the processor, and where processors differ: not compared, by name.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::generate::Case;
 use crate::native::Stop;
@@ -26,6 +26,7 @@ fn is_piecemeal(instruction: &Instruction) -> bool {
     use Mnemonic::*;
     let masked = instruction.has_op_mask() && !instruction.is_vsib();
     masked
+        || instruction.code() == Code::Fstp_m80fp
         || matches!(
             instruction.mnemonic(),
             Fnstenv

@@ -115,7 +115,7 @@ fn compare(case: &Case, native: &Outcome, ours: &Outcome, layout: &Layout) -> St
             // CR2 and the error code mean something for some vectors only.
             let mut error = if matches!(stop.vector, 10..=14 | 17) { stop.error } else { 0 };
             // Linux does not tell programs which addresses of its own half are mapped.
-            if stop.vector == 14 && stop.address >> 47 != 0 {
+            if stop.vector == 14 && stop.address >= 0x7fff_ffff_f000 {
                 error &= !1;
             }
             (stop.vector, error, if stop.vector == 14 { stop.address } else { 0 })
