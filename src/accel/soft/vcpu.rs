@@ -26,6 +26,9 @@ impl SoftVcpu {
 /// Acts on the requests of other threads that can be acted on now.
 fn serve_signals(cpu: &mut Cpu) {
     let pending = cpu.signals.pending();
+    if pending & Signals::EXCLUSIVE != 0 {
+        cpu.stand_still();
+    }
     if pending & Signals::MEMORY != 0 {
         cpu.signals.take(Signals::MEMORY);
         cpu.follow_memory_map();
@@ -73,13 +76,18 @@ fn run(cpu: &mut Cpu, debug: &GuestDebug) -> Exit {
             serve_signals(cpu);
         }
         match cpu.activity {
-            Activity::Running if debug.is_idle() => cpu.execute_counted(),
+            Activity::Running if debug.is_idle() => {
+                cpu.begin_active();
+                cpu.execute_counted();
+            }
             Activity::Running => {
+                cpu.begin_active();
                 if let Some(stop) = debugged_step(cpu, debug) {
                     return Exit::Debug(stop);
                 }
             }
             Activity::Halted | Activity::WaitForStartUp => {
+                cpu.end_active();
                 let wakes = cpu.wakes();
                 cpu.halt_counted(wakes);
             }
@@ -104,7 +112,11 @@ fn debugged_step(cpu: &mut Cpu, debug: &GuestDebug) -> Option<DebugStop> {
 impl Vcpu for SoftVcpu {
     fn run(&mut self, bus: &dyn GuestBus) -> Result<Exit, AccelError> {
         let debug = &self.debug;
-        Ok(self.cpu.with_bus(bus, |cpu| run(cpu, debug)))
+        Ok(self.cpu.with_bus(bus, |cpu| {
+            let exit = run(cpu, debug);
+            cpu.end_active();
+            exit
+        }))
     }
 
     fn state(&mut self) -> Result<CpuState, AccelError> {
