@@ -35,6 +35,7 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
         "vpsadbw",
         "vpconflict",
         "vinsert",
+        "vcvtne2ps2bf16",
         "vpexpand",
         "vexpand",
     ];
