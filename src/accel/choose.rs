@@ -152,6 +152,17 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_the_software_cpu_work_or_are_refused_by_name() {
+        let settings = [("thread", "single"), ("tb-size", "1"), ("split-wx", "off")];
+        let accelerator = choose(&[request("tcg", &settings)]).unwrap().accelerator;
+        assert_eq!(accelerator.check_cpu_count(1, 1).unwrap(), [""; 0]);
+        assert_eq!(
+            accelerator.check_cpu_count(2, 2).unwrap_err().to_string(),
+            "-accel tcg,thread=single with more than one CPU is not supported by this version"
+        );
+    }
+
+    #[test]
     fn an_unknown_property_gets_qemus_text() {
         assert_eq!(refusal(&[request("kvm", &[("foo", "1")])]), "Property 'kvm-accel.foo' not found");
     }

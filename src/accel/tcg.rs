@@ -26,9 +26,10 @@ pub struct TcgSettings {
     pub threads: Option<TcgThreads>,
     /// `one-insn-per-tb=on`: blocks have one instruction.
     pub one_instruction_per_block: bool,
-    /// `tb-size=`: how many MiB of translated code are kept; `None` (or 0): the default.
+    /// `tb-size=`: how many MiB of decoded code each processor keeps; `None` (or 0): the default.
     pub code_cache_mib: Option<u32>,
-    /// `split-wx=`: translated code is mapped twice, writable and executable; `None`: as the accelerator likes.
+    /// `split-wx=`: no mapping is writable and executable at once; `None`: as the accelerator likes. The software CPU
+    /// makes no executable memory, so that nothing is to be split either way.
     pub split_wx: Option<bool>,
     /// `-icount`.
     pub icount: Option<Icount>,

@@ -114,3 +114,22 @@ fn a_program_writes_flash_memory_and_the_image_keeps_it() {
         assert!(std::fs::read(folder.path("vars")).unwrap() == image);
     }
 }
+
+/// What the guest `clocks-rom` sees of the clocks when each instruction takes 8 virtual nanoseconds.
+fn clocks() -> String {
+    let folder = Folder::new();
+    folder.assemble("clocks-rom");
+    let line = "-icount shift=3,sleep=off -rtc clock=vm,base=2020-01-01 -nodefaults -vga none -bios clocks-rom.bin";
+    let (text, code) = run(&folder, "tcg", &format!("-L . {line}"));
+    assert_eq!(code, 39, "{text}");
+    text
+}
+
+#[test]
+fn with_icount_clocks_show_the_same_in_each_run() {
+    let text = clocks();
+    assert_eq!(text.lines().count(), 80);
+    let seconds: Vec<_> = text.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert_eq!((seconds.first(), seconds.last()), (Some(&"00"), Some(&"02")), "{text}");
+    assert_eq!(clocks(), text);
+}

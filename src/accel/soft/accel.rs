@@ -11,6 +11,7 @@ use crate::mem::RamRange;
 
 use super::counting::Counting;
 use super::cpu::Cpu;
+use super::interp::Cache;
 use super::mmu::PhysicalMap;
 use super::signals::Signals;
 use super::vcpu::SoftVcpu;
@@ -64,19 +65,8 @@ impl Soft {
     /// An accelerator without processors and memory.
     ///
     /// # Errors
-    /// A setting that it does not have, or the host has no means to make all processors pass a barrier.
+    /// The host has no means to make all processors pass a barrier.
     pub fn new(settings: TcgSettings) -> Result<Self, AccelError> {
-        let refuse =
-            |what: &str| Err(AccelError::Unsupported(format!("-accel tcg,{what} is not supported by this version")));
-        if settings.threads == Some(TcgThreads::Single) {
-            return refuse("thread=single");
-        }
-        if settings.code_cache_mib.is_some() {
-            return refuse("tb-size");
-        }
-        if settings.split_wx == Some(false) {
-            return refuse("split-wx=off");
-        }
         let map = PhysicalMap::new(&[]).map_err(|source| AccelError::Host { what: "membarrier", source })?;
         let shared = Shared {
             map: Arc::new(map),
@@ -124,6 +114,7 @@ impl Accelerator for Soft {
             self.shared.with_socket(index, |socket| (Arc::clone(&socket.signals), socket.apic.clone()));
         cpu.attach_memory(Arc::clone(&self.shared.map));
         cpu.one_instruction_blocks = self.shared.settings.one_instruction_per_block;
+        cpu.blocks = self.shared.settings.code_cache_mib.map(|mib| Box::new(Cache::of_size(mib)));
         if let (Some(icount), Some(timers)) = (self.shared.settings.icount, self.shared.timers.get()) {
             cpu.counting = Some(Box::new(Counting::new(icount.shift, timers.clone())));
         }
@@ -153,6 +144,11 @@ impl Accelerator for Soft {
     }
 
     fn check_cpu_count(&self, cpus: u32, _max_cpus: u32) -> Result<Vec<String>, AccelError> {
+        if self.shared.settings.threads == Some(TcgThreads::Single) && cpus > 1 {
+            return Err(AccelError::Unsupported(
+                "-accel tcg,thread=single with more than one CPU is not supported by this version".to_owned(),
+            ));
+        }
         if self.shared.settings.icount.is_some() && cpus > 1 {
             return Err(AccelError::Unsupported(
                 "-icount with more than one CPU is not supported by this version".to_owned(),

@@ -36,6 +36,13 @@ impl Counting {
     fn clock(&self) -> Clock {
         self.timers.clock()
     }
+
+    /// How many instructions there are up to the next timer, as far as the clock has counted; 0: it is due.
+    fn left(&self) -> u64 {
+        let now = self.clock().now_ns();
+        let next = self.timers.next_virtual_deadline();
+        next.map_or(SLICE, |at| at.saturating_sub(now).div_ceil(1 << self.shift)).min(SLICE)
+    }
 }
 
 impl Cpu {
@@ -57,6 +64,14 @@ impl Cpu {
         }
     }
 
+    /// After an access that may have set a timer: the processor stops for it in time.
+    #[inline(always)]
+    pub fn follow_timers(&mut self) {
+        if let Some(counting) = &self.counting {
+            self.budget = self.budget.min(counting.left());
+        }
+    }
+
     /// Executes up to the next timer, and runs the timers that are due then. Without `-icount` there is no limit.
     pub fn execute_counted(&mut self) {
         let Some(counting) = &self.counting else {
@@ -64,13 +79,21 @@ impl Cpu {
             self.execute();
             return;
         };
-        let (timers, shift) = (counting.timers.clone(), counting.shift);
-        let now = timers.clock().now_ns();
-        let left = timers.next_virtual_deadline().map_or(SLICE, |at| (at.saturating_sub(now) >> shift) + 1);
-        self.budget = left.min(SLICE);
+        let timers = counting.timers.clone();
+        self.budget = if self.one_instruction_blocks { 1 } else { counting.left().max(1) };
         self.execute();
         self.count_time();
         timers.run_virtual_timers();
+    }
+
+    /// Executes one instruction, and runs the timers that are due then.
+    pub fn step_counted(&mut self) {
+        self.step();
+        if let Some(counting) = &self.counting {
+            let timers = counting.timers.clone();
+            self.count_time();
+            timers.run_virtual_timers();
+        }
     }
 
     /// The processor is halted until one of `wakes`: the clock goes on to the next timer.

@@ -388,6 +388,8 @@ pub struct Cpu {
     pub clock: Clock,
     /// Whether instructions are the clock.
     pub counting: Option<Box<Counting>>,
+    /// Pages with breakpoints of a debugger: [`Cpu::execute`] ends where it comes to one.
+    pub breakpoint_pages: Vec<u64>,
     /// `one-insn-per-tb=on`: each instruction is looked up by itself.
     pub one_instruction_blocks: bool,
 }
@@ -438,6 +440,7 @@ impl Cpu {
             apic: None,
             clock,
             counting: None,
+            breakpoint_pages: Vec::new(),
             one_instruction_blocks: false,
         });
         cpu.reset();

@@ -9,6 +9,9 @@ use crate::cpu::CpuState;
 use super::cpu::{Activity, Cpu, rflags, segment};
 use super::signals::Signals;
 
+/// What a debugger's step holds back.
+const INTERRUPTS: u32 = Signals::INTERRUPT | Signals::NMI | Signals::SMI;
+
 /// See the module.
 pub struct SoftVcpu {
     cpu: Box<Cpu>,
@@ -23,8 +26,8 @@ impl SoftVcpu {
     }
 }
 
-/// Acts on the requests of other threads that can be acted on now.
-fn serve_signals(cpu: &mut Cpu) {
+/// Acts on the requests of other threads that can be acted on now; `masked`: interrupts wait.
+fn serve_signals(cpu: &mut Cpu, masked: bool) {
     let pending = cpu.signals.pending();
     if pending & Signals::EXCLUSIVE != 0 {
         cpu.stand_still();
@@ -47,7 +50,7 @@ fn serve_signals(cpu: &mut Cpu) {
         }
         return;
     }
-    if waiting || cpu.activity == Activity::Shutdown || cpu.shadow != 0 {
+    if waiting || cpu.activity == Activity::Shutdown || cpu.shadow != 0 || masked {
         return;
     }
     if pending & Signals::SMI != 0 && !cpu.in_smm() {
@@ -68,15 +71,16 @@ fn serve_signals(cpu: &mut Cpu) {
 
 /// Runs until the machine has to do something.
 fn run(cpu: &mut Cpu, debug: &GuestDebug) -> Exit {
+    let masked = debug.single_step && debug.mask_interrupts;
     loop {
         if cpu.signals.take(Signals::KICK) != 0 {
             return Exit::Kicked;
         }
         if cpu.signals.pending() != 0 {
-            serve_signals(cpu);
+            serve_signals(cpu, masked);
         }
         match cpu.activity {
-            Activity::Running if debug.is_idle() => {
+            Activity::Running if !is_watched(cpu, debug) => {
                 cpu.begin_active();
                 cpu.execute_counted();
             }
@@ -90,10 +94,19 @@ fn run(cpu: &mut Cpu, debug: &GuestDebug) -> Exit {
                 cpu.end_active();
                 let wakes = cpu.wakes();
                 cpu.halt_counted(wakes);
+                if masked && cpu.activity == Activity::Halted && cpu.signals.pending() & wakes & INTERRUPTS != 0 {
+                    // As under QEMU, a step from HLT goes on without the interrupt that ended the wait.
+                    cpu.activity = Activity::Running;
+                }
             }
             Activity::Shutdown => return Exit::Shutdown,
         }
     }
+}
+
+/// Whether the debugger may have to hear of the next instruction.
+fn is_watched(cpu: &Cpu, debug: &GuestDebug) -> bool {
+    debug.single_step || !debug.watchpoints.is_empty() || cpu.is_near_breakpoint()
 }
 
 /// One instruction under a debugger's eyes: whether it stops before or after it.
@@ -102,7 +115,7 @@ fn debugged_step(cpu: &mut Cpu, debug: &GuestDebug) -> Option<DebugStop> {
     if !debug.single_step && debug.breakpoints.iter().any(|breakpoint| breakpoint.gva == linear) {
         return Some(DebugStop::Breakpoint(linear));
     }
-    cpu.step();
+    cpu.step_counted();
     if let Some(watchpoint) = cpu.mmu.watches.debugger.take() {
         return Some(DebugStop::Watch { gva: watchpoint.gva, kind: watchpoint.kind });
     }
@@ -147,6 +160,7 @@ impl Vcpu for SoftVcpu {
 
     fn set_debug(&mut self, debug: &GuestDebug) -> Result<(), DebugError> {
         self.cpu.set_watchpoints(&debug.watchpoints);
+        self.cpu.breakpoint_pages = debug.breakpoints.iter().map(|breakpoint| breakpoint.gva & !0xfff).collect();
         self.debug = debug.clone();
         Ok(())
     }

@@ -4,10 +4,10 @@ use super::super::mmu::CodePage;
 use super::super::op::Op;
 use crate::cpu::Mode;
 
-/// Blocks that are kept before all are forgotten.
-const BLOCKS: usize = 32768;
-/// Operations that are kept before all blocks are forgotten; about 25 MB.
-const OPS: usize = 512 * 1024;
+/// MiB of operations that are kept, unless `tb-size` says otherwise.
+const DEFAULT_MIB: u32 = 24;
+/// Operations for each block, at most, that may be kept.
+const OPS_PER_BLOCK: usize = 16;
 /// Heads of the lists of blocks.
 const BUCKETS: usize = 32768;
 /// No block.
@@ -80,16 +80,25 @@ fn link_slot(offset: u16) -> usize {
 pub struct Cache {
     blocks: Vec<Block>,
     ops: usize,
+    /// Operations that are kept before all blocks are forgotten.
+    limit: usize,
     heads: Box<[u32]>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { blocks: Vec::new(), ops: 0, heads: vec![NONE; BUCKETS].into_boxed_slice() }
+        Self::of_size(DEFAULT_MIB)
     }
 }
 
 impl Cache {
+    /// A cache that keeps so many MiB of operations at most.
+    #[must_use]
+    pub fn of_size(mib: u32) -> Self {
+        let limit = (mib as usize).saturating_mul(1 << 20) / size_of::<Op>();
+        Self { blocks: Vec::new(), ops: 0, limit, heads: vec![NONE; BUCKETS].into_boxed_slice() }
+    }
+
     /// The block with a number from [`Cache::find`] or [`Cache::insert`], since which no other was inserted.
     #[inline(always)]
     pub fn block(&self, number: u32) -> &Block {
@@ -116,7 +125,7 @@ impl Cache {
 
     /// Keeps a block whose place has none; returns its number. All others may be forgotten.
     pub fn insert(&mut self, mut block: Block) -> u32 {
-        if self.blocks.len() >= BLOCKS || self.ops + block.ops.len() > OPS {
+        if self.blocks.len() >= self.limit / OPS_PER_BLOCK || self.ops + block.ops.len() > self.limit {
             self.clear();
         }
         let head = &mut self.heads[block.key.bucket() & (BUCKETS - 1)];

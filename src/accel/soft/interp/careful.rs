@@ -26,12 +26,19 @@ impl Cpu {
         self.shadow = 0;
         self.gpr[usize::from(BLOCK_START)] = self.rip;
         let op = lower::lower(&decoded.instruction, &decoded.bytes, 0);
-        let flow = (op.handler)(self, &op)?;
+        // Devices see a clock that includes this instruction.
+        self.executed += 1;
+        let flow = match (op.handler)(self, &op) {
+            Ok(flow) => flow,
+            Err(fault) => {
+                self.executed -= 1;
+                return Err(fault);
+            }
+        };
         match flow {
             Flow::Next | Flow::End => self.rip = self.rip_at(op.end()),
             Flow::Jump | Flow::Again => {}
         }
-        self.executed += 1;
         self.debug_after(trap, shadow)?;
         Ok(flow)
     }

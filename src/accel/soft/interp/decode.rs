@@ -51,6 +51,12 @@ impl Cpu {
         self.segments[segment::CS].base.wrapping_add(self.rip) & self.linear_mask
     }
 
+    /// Whether the next instruction is in a page with a breakpoint, or may reach into one: a block stays within its page.
+    #[inline(always)]
+    pub fn is_near_breakpoint(&self) -> bool {
+        !self.breakpoint_pages.is_empty() && self.breakpoint_pages.contains(&(self.code_address() & !0xfff))
+    }
+
     /// The block at the instruction pointer, up to date; `None` if the instruction there has to be executed by itself.
     pub(super) fn find_block(&mut self, cache: &mut Cache) -> Result<Option<u32>, Fault> {
         if self.code_room() == 0 {

@@ -22,15 +22,15 @@ impl Cpu {
     pub fn execute(&mut self) {
         // Out of the processor, so that handlers may change the one while the other is borrowed.
         let mut cache = self.blocks.take().unwrap_or_default();
-        let traced = Self::is_traced();
+        let careful = Self::is_traced() || self.counting.is_some();
         self.enter_x87();
         while self.activity == Activity::Running && self.budget != 0 {
-            if traced {
+            if careful {
                 self.turn::<true>(&mut cache)
             } else {
                 self.turn::<false>(&mut cache)
             }
-            if self.attention() {
+            if self.attention() || self.is_near_breakpoint() {
                 break;
             }
         }
@@ -66,12 +66,12 @@ impl Cpu {
         true
     }
 
-    /// Executes blocks for as long as one leads to the next within a page, or a single instruction; with `TRACED` one
-    /// block.
+    /// Executes blocks for as long as one leads to the next within a page, or a single instruction; with `CAREFUL` one
+    /// block, which is written to the log and counted instruction by instruction if anybody wants that.
     #[inline(always)]
-    fn turn<const TRACED: bool>(&mut self, cache: &mut Cache) {
+    fn turn<const CAREFUL: bool>(&mut self, cache: &mut Cache) {
         if self.needs_care() {
-            if TRACED {
+            if CAREFUL {
                 self.log_execution(0);
             }
             return if self.is_debugged() || self.budget == 0 { self.one() } else { self.shadowed(cache) };
@@ -88,10 +88,13 @@ impl Cpu {
                 return;
             }
             let start = self.rip;
-            if TRACED {
+            if CAREFUL {
                 self.log_execution(block.ops.as_ptr() as usize);
             }
-            if self.run_block(block) == Left::Far || TRACED {
+            if CAREFUL && self.counting.is_some() {
+                return self.run_counted(block);
+            }
+            if self.run_block(block) == Left::Far || CAREFUL {
                 return;
             }
             let offset = u64::from(block.key.offset).wrapping_add(self.rip.wrapping_sub(start));
@@ -118,8 +121,9 @@ impl Cpu {
         let Some(op) = block.ops.first().filter(|_| self.may_run(block)) else { return self.one() };
         self.gpr[usize::from(BLOCK_START)] = self.rip;
         self.shadow = 0;
-        let step = (op.handler)(self, op);
+        // Before it: devices see a clock that includes this instruction, and may bring the end of the budget nearer.
         self.count(1);
+        let step = (op.handler)(self, op);
         if step != Ok(Flow::Jump) {
             self.leave(op, step);
         }
@@ -191,6 +195,22 @@ impl Cpu {
         self.count(executed);
         self.rip = self.rip_at(block.bytes.len() as u64);
         Left::Near
+    }
+
+    /// Executes a block with an exact count at each of its instructions, up to the end of the budget, which devices may
+    /// bring nearer.
+    fn run_counted(&mut self, block: &Block) {
+        self.gpr[usize::from(BLOCK_START)] = self.rip;
+        for op in &block.ops {
+            self.executed += 1;
+            self.budget -= 1;
+            match (op.handler)(self, op) {
+                Ok(Flow::Next) if self.budget != 0 => {}
+                Ok(Flow::Jump) => return,
+                other => return self.leave(op, other),
+            }
+        }
+        self.rip = self.rip_at(block.bytes.len() as u64);
     }
 
     #[inline(always)]

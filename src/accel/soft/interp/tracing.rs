@@ -7,7 +7,7 @@ use iced_x86::Decoder;
 use super::super::cpu::{Cpu, rflags, segment};
 use super::super::vector;
 use super::lower;
-use crate::cpu::{CpuState, Disassembler, Mode, disassembly_line};
+use crate::cpu::{CpuState, Detail, Disassembler, Mode, disassembly_line};
 use crate::trace;
 
 impl Cpu {
@@ -31,7 +31,12 @@ impl Cpu {
             let _ = writeln!(text, "Trace {}: {block:#x} [{base:08x}/{linear:016x}/{flags:08x}/00000000] ", self.index);
         }
         if trace::item_enabled(trace::Item::Cpu) {
-            text.push_str(&self.log_state().summary());
+            let detail = if trace::item_enabled(trace::Item::Fpu) { Detail::All } else { Detail::General };
+            let mut state = self.log_state();
+            if detail == Detail::All {
+                (state.xsave, state.xcr0) = (self.save_xsave(), self.vector.xcr0());
+            }
+            text.push_str(&state.dump(detail));
         }
         if !text.is_empty() {
             trace::print(&text);
@@ -75,7 +80,8 @@ impl Cpu {
             | bit(long, 15)
     }
 
-    fn log_state(&self) -> CpuState {
+    /// The registers that texts show, but for those of vectors.
+    pub(in super::super) fn log_state(&self) -> CpuState {
         let mut state = CpuState::power_on(self.model.signature());
         state.gpr.copy_from_slice(&self.gpr[..16]);
         (state.rip, state.rflags) = (self.rip, self.rflags());

@@ -87,6 +87,7 @@ impl Cpu {
 
     /// Reads a port; the memory map may change by it.
     pub fn port_read(&mut self, port: u16, width: Width) -> u32 {
+        self.count_time();
         let value = self.mmu.bus.as_ref().map_or(u32::MAX, |bus| bus.port_read(port, width));
         self.follow_memory_map();
         value
@@ -94,14 +95,17 @@ impl Cpu {
 
     /// Writes a port; the memory map may change by it.
     pub fn port_write(&mut self, port: u16, width: Width, value: u32) {
+        self.count_time();
         if let Some(bus) = &self.mmu.bus {
             bus.port_write(port, width, value);
         }
         self.follow_memory_map();
+        self.follow_timers();
     }
 
     /// Reads whole units from one port.
     pub fn port_read_string(&mut self, port: u16, width: Width, data: &mut [u8]) {
+        self.count_time();
         data.fill(0xff);
         if let Some(bus) = &self.mmu.bus {
             bus.port_read_string(port, width, data);
@@ -111,10 +115,12 @@ impl Cpu {
 
     /// Writes whole units to one port.
     pub fn port_write_string(&mut self, port: u16, width: Width, data: &[u8]) {
+        self.count_time();
         if let Some(bus) = &self.mmu.bus {
             bus.port_write_string(port, width, data);
         }
         self.follow_memory_map();
+        self.follow_timers();
     }
 
     /// The page of the local APIC's registers, if they are in memory.
@@ -125,6 +131,7 @@ impl Cpu {
 
     /// Reads what is not RAM, within a page. The map may have changed afterwards.
     pub(super) fn device_read(&mut self, gpa: u64, buf: &mut [u8], apic: bool) {
+        self.count_time();
         buf.fill(0xff);
         match (&self.apic, &self.mmu.bus) {
             (Some(local), _) if apic => {
@@ -142,6 +149,7 @@ impl Cpu {
 
     /// Writes what is not RAM, within a page. The map may have changed afterwards.
     pub(super) fn device_write(&mut self, gpa: u64, buf: &[u8], apic: bool) {
+        self.count_time();
         match (&self.apic, &self.mmu.bus) {
             (Some(local), _) if apic => {
                 let (pieces, _) = buf.as_chunks::<4>();
@@ -152,5 +160,6 @@ impl Cpu {
             (_, Some(bus)) => bus.mmio_write(gpa, buf),
             _ => {}
         }
+        self.follow_timers();
     }
 }

@@ -231,6 +231,7 @@ impl Cpu {
         }
         self.efer = if becomes_long { self.efer | efer::LMA } else { self.efer & !efer::LMA };
         self.cr0 = value;
+        self.log_cr0();
         self.mode_changed();
         Ok(())
     }
@@ -257,6 +258,7 @@ impl Cpu {
             self.load_pdptes(address)?;
         }
         self.cr3 = address;
+        self.log_cr3();
         self.switch_cr3(keep);
         Ok(())
     }

@@ -66,6 +66,7 @@ impl Cpu {
     /// or on to a double fault or shutdown.
     pub fn deliver_exception(&mut self) {
         let exception = self.exception;
+        self.log_check(None, exception.vector);
         self.deliver_first(exception);
     }
 
@@ -81,6 +82,7 @@ impl Cpu {
                 return_to: self.rip,
                 resume: is_fault(&exception) || self.flags & rflags::RF != 0,
             };
+            self.log_event(&event, self.rip);
             if self.deliver(&event).is_ok() {
                 return;
             }
@@ -95,6 +97,7 @@ impl Cpu {
     /// What to deliver after the delivery of `first` raised [`Cpu::exception`]; `None`: the processor shuts down.
     fn combine(&mut self, first: u8) -> Option<Exception> {
         let mut second = self.exception;
+        self.log_check(Some(first), second.vector);
         let (class, other) = (Class::of(first), Class::of(second.vector));
         if !class.combines_with(other) {
             // EXT: the event came from outside the program (SDM volume 3, 6.13).
@@ -124,6 +127,7 @@ impl Cpu {
 
     /// Delivers an external interrupt between two instructions.
     pub fn deliver_interrupt(&mut self, vector: u8) {
+        self.log_interrupt(vector);
         self.deliver_external(vector);
     }
 
@@ -137,6 +141,7 @@ impl Cpu {
         self.activity = Activity::Running;
         let resume = self.flags & rflags::RF != 0;
         let event = Event { vector, error: None, software: false, return_to: self.rip, resume };
+        self.log_event(&event, self.rip);
         if self.deliver(&event).is_err()
             && let Some(next) = self.combine(vector.max(32))
         {

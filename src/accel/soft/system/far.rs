@@ -56,6 +56,7 @@ pub(super) fn jump(cpu: &mut Cpu, op: &Op) -> Step {
     if matches!(cpu.mode, Mode::Real | Mode::Virtual8086) {
         return cpu.jump_real(target);
     }
+    cpu.log_far("ljmp", target.selector, target.offset);
     cpu.jump_protected(target, cpu.rip_at(op.end()))
 }
 
@@ -70,6 +71,7 @@ pub(super) fn call(cpu: &mut Cpu, op: &Op) -> Step {
         cpu.use_stack(&stack);
         return Ok(Flow::Jump);
     }
+    cpu.log_far("lcall", target.selector, target.offset);
     cpu.call_protected(target, return_to)
 }
 
@@ -87,6 +89,7 @@ pub(super) fn ret(cpu: &mut Cpu, op: &Op) -> Step {
         return Ok(Flow::Jump);
     }
     let back = Return { selector, offset, size, release };
+    cpu.log_far("lret", selector, offset);
     cpu.return_far(back, stack)?;
     Ok(Flow::Jump)
 }

@@ -22,20 +22,19 @@ const ALWAYS: u64 = rflags::STATUS | rflags::TF | rflags::DF | rflags::NT;
 /// INT n.
 pub(super) fn int_n(cpu: &mut Cpu, op: &Op) -> Step {
     let vector = op.imm as u8;
-    let next = cpu.rip_at(op.end());
     if cpu.mode == Mode::Virtual8086 {
         if cpu.cr4 & CR4_VME != 0 && cpu.is_redirected(vector)? {
+            let next = cpu.rip_at(op.end());
             return cpu.deliver_redirected(vector, next);
         }
         cpu.check_virtual_iopl()?;
     }
-    cpu.software_interrupt(vector, next)
+    cpu.software_interrupt(vector, op)
 }
 
 /// INT3.
 pub(super) fn int3(cpu: &mut Cpu, op: &Op) -> Step {
-    let next = cpu.rip_at(op.end());
-    cpu.software_interrupt(3, next)
+    cpu.software_interrupt(3, op)
 }
 
 /// INTO.
@@ -43,13 +42,13 @@ pub(super) fn into(cpu: &mut Cpu, op: &Op) -> Step {
     if !cpu.status.of() {
         return Ok(Flow::Next);
     }
-    let next = cpu.rip_at(op.end());
-    cpu.software_interrupt(4, next)
+    cpu.software_interrupt(4, op)
 }
 
 /// INT1 (ICEBP): a debug exception that leaves DR6 alone; the gate's level does not count.
 pub(super) fn int1(cpu: &mut Cpu, op: &Op) -> Step {
     let event = Event { vector: 1, error: None, software: false, return_to: cpu.rip_at(op.end()), resume: false };
+    cpu.log_event(&event, cpu.rip_at(u64::from(op.at)));
     let outcome = cpu.deliver(&event);
     cpu.settle(outcome)?;
     cpu.system.step_after = Some(false);
@@ -106,8 +105,11 @@ impl Cpu {
         if self.iopl() == 3 { Ok(()) } else { Err(self.raise(Exception::gp(0))) }
     }
 
-    fn software_interrupt(&mut self, vector: u8, next: u64) -> Step {
-        let outcome = self.deliver(&Event { vector, error: None, software: true, return_to: next, resume: false });
+    fn software_interrupt(&mut self, vector: u8, op: &Op) -> Step {
+        let return_to = self.rip_at(op.end());
+        let event = Event { vector, error: None, software: true, return_to, resume: false };
+        self.log_event(&event, self.rip_at(u64::from(op.at)));
+        let outcome = self.deliver(&event);
         self.settle(outcome)?;
         self.system.step_after = Some(false);
         Ok(Flow::Jump)
@@ -226,6 +228,7 @@ impl Cpu {
                 mask |= rflags::VIF | rflags::VIP;
             }
         }
+        self.log_far("iret", selector, offset);
         self.return_interrupt(Return { selector, offset, size, release: 0 }, stack)?;
         self.change_flags(flags, mask);
         Ok(())

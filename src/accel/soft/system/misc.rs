@@ -59,6 +59,7 @@ pub(super) fn rdtsc(cpu: &mut Cpu, op: &Op) -> Step {
     let with_aux = instruction(op).mnemonic() == Mnemonic::Rdtscp;
     cpu.require_feature(if with_aux { "rdtscp" } else { "tsc" })?;
     cpu.check_time()?;
+    cpu.count_time();
     cpu.set_edx_eax(cpu.tsc());
     if with_aux {
         cpu.set_reg32(gpr::RCX as u8, cpu.system.tsc_aux as u32);

@@ -15,6 +15,7 @@ mod descriptor;
 mod event;
 mod far;
 mod interrupt;
+mod log;
 mod misc;
 mod msr;
 mod registers;

@@ -84,7 +84,10 @@ pub(super) fn wrmsr(cpu: &mut Cpu, _op: &Op) -> Step {
     cpu.require_feature("msr")?;
     cpu.require_level_0()?;
     let value = u64::from(cpu.reg32(gpr::RDX as u8)) << 32 | u64::from(cpu.reg32(gpr::RAX as u8));
-    if !cpu.write_msr(cpu.reg32(gpr::RCX as u8), value) {
+    cpu.count_time();
+    let known = cpu.write_msr(cpu.reg32(gpr::RCX as u8), value);
+    cpu.follow_timers();
+    if !known {
         return Err(cpu.raise(Exception::gp(0)));
     }
     Ok(Flow::End)
@@ -143,6 +146,7 @@ impl Cpu {
 
     /// Reads a register; `None`: #GP.
     pub(super) fn read_msr(&mut self, msr: u32) -> Option<u64> {
+        self.count_time();
         let system = &self.system;
         let value = match msr {
             number::TSC => self.tsc(),

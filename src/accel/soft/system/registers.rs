@@ -65,6 +65,8 @@ pub struct SystemRegisters {
     // Events.
     /// Non-maskable interrupts are held back until IRET.
     pub(super) nmi_blocked: bool,
+    /// Events that were written to the log.
+    pub(super) logged: u32,
     /// Bits for DR6 of breakpoints that the running instruction hit.
     pub(super) debug_hits: u64,
     /// Whether a single-step trap follows the instruction that just ran, where it is not for TF before it to say.

@@ -62,6 +62,7 @@ impl Cpu {
 
     /// Takes a system management interrupt between two instructions: keeps the registers in SMRAM and goes to the handler.
     pub fn enter_smm(&mut self) {
+        self.log_smm("enter");
         let old = SavedRegisters::of(self);
         self.system.smm = true;
         self.system.smm_in_nmi = self.system.nmi_blocked;
@@ -275,6 +276,7 @@ pub(super) fn rsm(cpu: &mut Cpu, _op: &Op) -> Step {
         return Ok(Flow::End);
     }
     saved.restore(cpu);
+    cpu.log_smm("after RSM");
     cpu.shadow = 0;
     // A single step that was on goes on with the interrupted program's next instruction.
     cpu.system.step_after = Some(false);
