@@ -14,11 +14,16 @@ pub fn undefined_flags(instruction: &Instruction) -> u64 {
     match instruction.mnemonic() {
         // Counts other than 1: the host's register and immediate forms differ from each other.
         Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr => match instruction.op1_kind() {
-            OpKind::Immediate8 if instruction.immediate8() & 0x1f == 1 => 0,
+            OpKind::Immediate8 if instruction.immediate8() & count_mask(instruction) == 1 => 0,
             _ => OVERFLOW,
         },
         _ => 0,
     }
+}
+
+/// The bits of a count that the processor looks at.
+fn count_mask(instruction: &Instruction) -> u8 {
+    if matches!(instruction.memory_size().size().max(instruction.op0_register().size()), 8) { 0x3f } else { 0x1f }
 }
 
 /// Operands that take several accesses: which one of them faults first is not said, and what was written before stays.
@@ -98,10 +103,11 @@ pub fn may_fault(case: &Case) -> bool {
 }
 
 /// Whether the outcome depends on the processor as a whole: whether #AC looks at these stores at all, and at what
-/// alignment, is not said.
+/// alignment, is not said. This host does for MASKMOVQ, and not for VCVTPH2PS.
 pub fn is_unspecified(case: &Case) -> bool {
-    use Mnemonic::{Maskmovdqu, Maskmovq, Vmaskmovdqu};
-    case.before.flags & 1 << 18 != 0 && matches!(case.instruction.mnemonic(), Maskmovq | Maskmovdqu | Vmaskmovdqu)
+    use Mnemonic::{Maskmovdqu, Maskmovq, Vcvtph2ps, Vcvtps2ph, Vmaskmovdqu};
+    let named = matches!(case.instruction.mnemonic(), Maskmovq | Maskmovdqu | Vmaskmovdqu | Vcvtph2ps | Vcvtps2ph);
+    case.before.flags & 1 << 18 != 0 && named
 }
 
 /// Whether a fault may leave something behind in the x87 registers: a store of an MMX register has set TOP to 0.

@@ -5,7 +5,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::super::cpu::{Cpu, Fault, Flow, Step};
 use super::super::op::{Handler, Op};
-use super::classify::Class;
+use super::classify::{Access, Class};
 use super::stub::Stub;
 
 /// [`Stub::element`]: one element for all mask bits (a broadcast).
@@ -36,6 +36,9 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
         "vpconflict",
         "vinsert",
         "vcvtne2ps2bf16",
+        "vmovddup",
+        "vmovsldup",
+        "vmovshdup",
         "vpexpand",
         "vexpand",
     ];
@@ -48,6 +51,10 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
     }
     if ["vfmaddc", "vfcmaddc", "vfmulc", "vfcmulc"].iter().any(|prefix| name.starts_with(prefix)) {
         // Complex numbers of two FP16.
+        return 4;
+    }
+    if name.starts_with("vpdp") || name.starts_with("vdpbf16") {
+        // A mask bit stands for four bytes, or two words, at a time.
         return 4;
     }
     let size = instruction.memory_size();
@@ -95,10 +102,15 @@ pub(super) fn load(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Resul
     load_elements(cpu, number, offset, usize::from(stub.size) / count.max(1), count, mask)
 }
 
-/// #AC for a single element, if it is accessed; vectors may be anywhere.
+/// #AC for a single element, or a few that are read at once, if any is accessed; vectors may be anywhere.
 fn check_single(cpu: &mut Cpu, (count, mask): (usize, u64), stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
     let size = usize::from(stub.size);
-    if count == 1 && mask != 0 && size <= 8 { cpu.check_operand_alignment(number, offset, size) } else { Ok(()) }
+    let at_once = count == 1 || stub.access == Access::Read;
+    if at_once && mask != 0 && matches!(size, 2 | 4 | 8) {
+        cpu.check_operand_alignment(number, offset, size)
+    } else {
+        Ok(())
+    }
 }
 
 fn load_elements(cpu: &mut Cpu, number: u8, offset: u64, element: usize, count: usize, mask: u64) -> Result<(), Fault> {
