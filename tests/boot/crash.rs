@@ -19,7 +19,9 @@ fn survives_a_kill_after(flushes: usize) {
         let flushed = folder.text("debugcon").len() * 16;
         assert!(!folder.text("debugcon").contains('!'));
         let checked = qemu_img(&folder, "check disk.qcow2");
-        assert!(checked.status.success(), "{checked:?}");
+        // 3: clusters that were allocated and not yet entered are lost to the image, no more; QEMU leaves such, too. Errors
+        // are 2.
+        assert!(matches!(checked.status.code(), Some(0 | 3)), "{checked:?}");
         assert!(qemu_img(&folder, "convert -O raw disk.qcow2 disk.raw").status.success());
         let image = fs::read(folder.path("disk.raw")).unwrap();
         let lost = (0..flushed.min(0x2_0000 / 129)).find(|&write| {
