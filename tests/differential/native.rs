@@ -127,6 +127,13 @@ global_asm!(
     "pop rax",
     "cld",
     "ret",
+    // The kernel enters handlers with the alignment check that the code may have switched on.
+    ".globl dromaius_native_caught",
+    "dromaius_native_caught:",
+    "pushfq",
+    "and dword ptr [rsp], 0xfffbffff",
+    "popfq",
+    "jmp {caught}",
     ".data",
     ".balign 8",
     ".globl dromaius_native_stack",
@@ -136,11 +143,13 @@ global_asm!(
     gpr = const std::mem::offset_of!(Registers, gpr),
     flags = const std::mem::offset_of!(Registers, flags),
     rip = const std::mem::offset_of!(Registers, rip),
+    caught = sym caught,
 );
 
 unsafe extern "C" {
     fn dromaius_native_enter(registers: *const Registers, compat: u64);
     fn dromaius_native_return();
+    fn dromaius_native_caught();
     static dromaius_native_stack: u64;
 }
 
@@ -231,7 +240,7 @@ pub fn set_up() {
         for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
             // SAFETY: an all-zero sigaction is valid; its fields are set below.
             let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-            action.sa_sigaction = caught as *const () as usize;
+            action.sa_sigaction = dromaius_native_caught as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
             // SAFETY: the action is initialised and its handler fits SA_SIGINFO.
             unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
