@@ -704,12 +704,12 @@ fn posted_writes_arrive_in_order_and_before_what_follows_them() {
 }
 
 #[test]
-fn posted_writes_cause_no_exits() {
+fn posted_writes_cause_no_exits_but_the_first() {
     if !have_kvm() {
         return;
     }
-    let bench = Bench::new(&guest(&[&[0xe6, 0x70, 0xe6, 0x70]])); // out 0x70, al, twice
+    let bench = Bench::new(&guest(&[&[0xe6, 0x70, 0xe6, 0x70, 0xe6, 0x70]])); // out 0x70, al, three times
     let queue = bench.kvm.post_writes(&[PostedRange::Ports { base: 0x70, len: 1 }]).unwrap().unwrap();
     bench.run();
-    assert_eq!((bench.seen(), queue.waiting()), (Vec::new(), 2));
+    assert_eq!((bench.seen().len(), queue.waiting()), (1, 2));
 }

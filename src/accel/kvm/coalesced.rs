@@ -9,7 +9,7 @@ use std::io;
 use std::mem::{offset_of, size_of};
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use kvm_bindings::{kvm_coalesced_mmio, kvm_coalesced_mmio_ring};
@@ -27,20 +27,41 @@ const PAGE_LEN: usize = PAGE_SIZE as usize;
 /// How many entries the page holds; one of them stays free.
 const ENTRIES: u32 = ((PAGE_LEN - size_of::<kvm_coalesced_mmio_ring>()) / size_of::<kvm_coalesced_mmio>()) as u32;
 
-/// Asks the kernel to collect the writes to these ranges; whether it does so with any.
-pub(super) fn register(vm: &VmFd, ranges: &[PostedRange]) -> Result<bool, AccelError> {
+/// Those of these ranges whose writes the kernel can collect.
+pub(super) fn collectable(vm: &VmFd, ranges: &[PostedRange]) -> Vec<PostedRange> {
     let (memory, ports) = (vm.check_extension(Cap::CoalescedMmio), vm.check_extension(Cap::CoalescedPio));
-    let mut any = false;
-    for range in ranges {
-        let (zone, len) = match *range {
-            PostedRange::Memory { gpa, len } if memory => (IoEventAddress::Mmio(gpa), len),
-            PostedRange::Ports { base, len } if memory && ports => (IoEventAddress::Pio(base.into()), len.into()),
-            _ => continue,
-        };
-        vm.register_coalesced_mmio(zone, len).map_err(|e| host_error("KVM_REGISTER_COALESCED_MMIO", e))?;
-        any = true;
+    let can = |range: &&PostedRange| match range {
+        PostedRange::Memory { .. } => memory,
+        PostedRange::Ports { .. } => memory && ports,
+    };
+    ranges.iter().filter(can).copied().collect()
+}
+
+/// Asks the kernel to collect the writes to a range.
+fn register(vm: &VmFd, range: PostedRange) -> Result<(), AccelError> {
+    let (zone, len) = match range {
+        PostedRange::Memory { gpa, len } => (IoEventAddress::Mmio(gpa), len),
+        PostedRange::Ports { base, len } => (IoEventAddress::Pio(base.into()), len.into()),
+    };
+    vm.register_coalesced_mmio(zone, len).map_err(|e| host_error("KVM_REGISTER_COALESCED_MMIO", e))
+}
+
+/// Whether a write that left the guest lies in a range.
+fn holds(range: PostedRange, written: Written) -> bool {
+    match (range, written) {
+        (PostedRange::Memory { gpa, len }, Written::Memory(at)) => at >= gpa && at - gpa < u64::from(len),
+        (PostedRange::Ports { base, len }, Written::Port(at)) => at >= base && at - base < len,
+        _ => false,
     }
-    Ok(any)
+}
+
+/// Where a write went that left the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Written {
+    /// A guest physical address.
+    Memory(u64),
+    /// A port.
+    Port(u16),
 }
 
 /// The mapped page.
@@ -99,11 +120,35 @@ impl Page {
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     page: OnceLock<Page>,
+    /// Ranges to be collected from the first write to one of them on: a zone costs 10 ms and more (the kernel waits for
+    /// every reader of its table), which a machine that never writes there need not pay at its start.
+    wanted: Mutex<Vec<PostedRange>>,
+    /// Whether there are any.
+    any_wanted: AtomicBool,
     /// Held while an entry is taken.
     taking: Mutex<()>,
 }
 
 impl Ring {
+    /// Ranges to be collected once the guest writes there.
+    pub(super) fn want(&self, ranges: Vec<PostedRange>) {
+        self.any_wanted.store(!ranges.is_empty(), Ordering::Release);
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = ranges;
+    }
+
+    /// A write left the guest. If it is the first to one of the ranges, the kernel collects all of them from now on.
+    pub(super) fn note_exit(&self, vm: &VmFd, written: Written) -> Result<(), AccelError> {
+        if !self.any_wanted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !wanted.iter().any(|range| holds(*range, written)) {
+            return Ok(());
+        }
+        self.any_wanted.store(false, Ordering::Release);
+        wanted.drain(..).try_for_each(|range| register(vm, range))
+    }
+
     /// Maps the ring, which every vCPU of the machine shows.
     pub(super) fn attach(&self, vm: &VmFd, vcpu: &VcpuFd) -> Result<(), AccelError> {
         // The capability is the page's number in the vCPU's mapping; 0 where there is none.

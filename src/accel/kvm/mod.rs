@@ -467,7 +467,9 @@ impl Accelerator for Kvm {
     }
 
     fn post_writes(&self, ranges: &[PostedRange]) -> Result<Option<Arc<dyn PostedWrites>>, AccelError> {
-        let any = coalesced::register(&self.vm.fd, ranges)?;
+        let ranges = coalesced::collectable(&self.vm.fd, ranges);
+        let any = !ranges.is_empty();
+        self.vm.coalesced.want(ranges);
         Ok(any.then(|| Arc::clone(&self.vm.coalesced) as Arc<dyn PostedWrites>))
     }
 

@@ -16,6 +16,7 @@ use crate::accel::{AccelError, DebugError, Exit, GuestDebug, Vcpu};
 use crate::bus::{GuestBus, Width};
 use crate::cpu::{self, CpuState, MpState};
 
+use super::coalesced::Written;
 use super::debug::Debugging;
 use super::inject::{Activity, Injection};
 use super::input::Input;
@@ -288,16 +289,25 @@ impl Vcpu for KvmVcpu {
                 self.injection.note_exit();
             }
             match result {
-                Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => {
+                Ok(VcpuExit::IoIn(..)) => {
                     if let Err(exit) = self.port_io(bus) {
                         return Ok(exit);
                     }
+                }
+                Ok(VcpuExit::IoOut(port, _)) => {
+                    if let Err(exit) = self.port_io(bus) {
+                        return Ok(exit);
+                    }
+                    self.vm.coalesced.note_exit(&self.vm.fd, Written::Port(port))?;
                 }
                 Ok(VcpuExit::MmioRead(..) | VcpuExit::MmioWrite(..)) if let Some(input) = &input => {
                     self.memory_io(input, bus)
                 }
                 Ok(VcpuExit::MmioRead(gpa, data)) => bus.mmio_read(gpa, data),
-                Ok(VcpuExit::MmioWrite(gpa, data)) => bus.mmio_write(gpa, data),
+                Ok(VcpuExit::MmioWrite(gpa, data)) => {
+                    bus.mmio_write(gpa, data);
+                    self.vm.coalesced.note_exit(&self.vm.fd, Written::Memory(gpa))?;
+                }
                 Ok(VcpuExit::Hlt) => {
                     if let Some(exit) = self.halt() {
                         return Ok(exit);
