@@ -9,74 +9,20 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::driver::{self, Driver, Kind};
 use super::error::OpenError;
 use super::format::qcow2::{self, create};
-use super::format::raw::RawNode;
+use super::format::raw;
+use super::image::ImageOps;
 use super::node::{BlockNode, Extent};
 use super::options::{CacheMode, NodeOptions, Options};
-use super::probe::{self, Guess};
+use super::probe;
+use super::protocol;
 use super::protocol::file::{FileNode, FileOptions};
-use super::protocol::null::NullNode;
 use super::sharing::{Permissions, Sharing};
 
 /// Images below images at most: more is a loop.
 const MAX_DEPTH: usize = 200;
-
-/// Drivers that QEMU has and this program does not.
-const OTHER_FORMATS: &[&str] = &[
-    "blkdebug",
-    "blklogwrites",
-    "blkreplay",
-    "blkverify",
-    "bochs",
-    "cloop",
-    "compress",
-    "copy-before-write",
-    "copy-on-read",
-    "dmg",
-    "luks",
-    "parallels",
-    "preallocate",
-    "qcow",
-    "qed",
-    "quorum",
-    "replication",
-    "snapshot-access",
-    "throttle",
-    "vdi",
-    "vhdx",
-    "vmdk",
-    "vpc",
-    "vvfat",
-];
-
-/// Protocols that QEMU has and this program does not.
-const OTHER_PROTOCOLS: &[&str] = &[
-    "ftp",
-    "ftps",
-    "gluster",
-    "host_cdrom",
-    "http",
-    "https",
-    "io_uring",
-    "iscsi",
-    "iser",
-    "nbd",
-    "nfs",
-    "null-aio",
-    "nvme",
-    "nvme-io_uring",
-    "rbd",
-    "ssh",
-    "tftp",
-    "virtio-blk-vfio-pci",
-    "virtio-blk-vhost-user",
-    "virtio-blk-vhost-vdpa",
-    "fat",
-    "nbd+tcp",
-    "nbd+unix",
-    "sheepdog",
-];
 
 /// Who else may use the image meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -105,25 +51,14 @@ pub struct OpenFlags {
     pub no_backing: bool,
 }
 
-/// The format's own node, for those who want more than [`BlockNode`].
-#[derive(Clone)]
-pub enum Format {
-    /// A raw image.
-    Raw,
-    /// A qcow2 image.
-    Qcow2(Arc<qcow2::Image>),
-    /// No format: a protocol node that stands for itself.
-    Protocol,
-}
-
 /// An open image: the node to read and write, and what monitors ask about it. Clones are the same image.
 #[derive(Clone)]
 pub struct Image {
     /// What to read and write.
     pub node: Arc<dyn BlockNode>,
-    /// The format's own node.
-    pub format: Format,
-    /// The protocol node below, if the format is not the protocol itself.
+    /// What its driver is.
+    pub kind: Kind,
+    /// The "file" child; of a protocol, the node itself.
     pub file: Arc<dyn BlockNode>,
     /// "qcow2", "raw", "file", ….
     pub driver: &'static str,
@@ -150,13 +85,10 @@ impl std::fmt::Debug for Image {
 }
 
 impl Image {
-    /// The qcow2 node, if it is one.
+    /// What its format can do beyond reading and writing.
     #[must_use]
-    pub fn qcow2(&self) -> Option<&Arc<qcow2::Image>> {
-        match &self.format {
-            Format::Qcow2(image) => Some(image),
-            _ => None,
-        }
+    pub fn ops(&self) -> Option<&dyn ImageOps> {
+        self.node.image()
     }
 
     /// This image and those below, top first.
@@ -272,10 +204,10 @@ impl Opener {
         let size = below.node.len().map_err(failed)?;
         create::create(file.as_ref(), &create::CreateOptions::new(size))?;
         let options = qcow2::OpenOptions { unmap: true, ..qcow2::OpenOptions::default() };
-        let image = Arc::new(qcow2::Image::open(Arc::clone(&file), Some(Arc::clone(&below.node)), options)?);
+        let image = qcow2::Image::open(Arc::clone(&file), Some(Arc::clone(&below.node)), options)?;
         Ok(Image {
-            node: Arc::clone(&image) as Arc<dyn BlockNode>,
-            format: Format::Qcow2(image),
+            node: Arc::new(image),
+            kind: Kind::Format,
             file,
             driver: "qcow2",
             filename: path,
@@ -288,11 +220,23 @@ impl Opener {
         })
     }
 
+    /// Opens a protocol node by its file name, without locks.
+    ///
+    /// # Errors
+    /// The protocol's.
+    pub fn open_protocol(&mut self, filename: &str, flags: OpenFlags) -> Result<Arc<dyn BlockNode>, OpenError> {
+        let mut options = Options::default();
+        options.insert("filename", filename);
+        let below = Below { flags: OpenFlags { share: Share::Force, ..flags }, depth: 0, backing: false };
+        self.open_node(None, options, below, CacheMode::default(), false).map(|image| image.node)
+    }
+
+    /// Opens an image: a node whose format is probed if no driver is named.
     fn open_image(
         &mut self,
         mut filename: Option<String>,
         mut options: Options,
-        mut below: Below,
+        below: Below,
     ) -> Result<Image, OpenError> {
         if let Some(json) = filename.as_deref().and_then(|name| name.strip_prefix("json:")) {
             options.merge(parse_json(json)?);
@@ -302,7 +246,38 @@ impl Opener {
             let name = filename.unwrap_or_default();
             return Err(OpenError::Image(format!("Backing file '{name}' creates an infinite loop.")));
         }
-        let cache = take_cache(&mut options)?;
+        refuse_unfinished(&mut options)?;
+        match options.take_str("driver")? {
+            Some(driver) => {
+                let driver = driver::by_name(&driver)?;
+                if driver.kind() == Kind::Protocol
+                    && let Some(name) = filename.take()
+                {
+                    // The name is for the driver that was named, whatever it looks like.
+                    options.insert("filename", name);
+                }
+                self.open_driver(driver, filename, options, below, None)
+            }
+            None => self.open_probed(filename, options, below),
+        }
+    }
+
+    /// Opens the protocol node, looks at the first bytes, and opens the format above it.
+    fn open_probed(
+        &mut self,
+        filename: Option<String>,
+        mut options: Options,
+        below: Below,
+    ) -> Result<Image, OpenError> {
+        let common = self.common(&mut options.clone(), below)?;
+        let file = self.file_child(filename, &mut options, common.below, common.cache, common.unmap)?;
+        let (driver, guessed) = self.probe(file.node.as_ref(), &file.filename, common.below)?;
+        self.open_driver(driver, None, options, below, Some((file, guessed)))
+    }
+
+    /// What every node takes.
+    fn common(&mut self, options: &mut Options, mut below: Below) -> Result<Common, OpenError> {
+        let cache = take_cache(options)?;
         let read_only = options.take_bool("read-only")?;
         below.flags.read_only |= read_only.unwrap_or(false);
         if options.take_bool("force-share")?.unwrap_or(false) {
@@ -311,63 +286,94 @@ impl Opener {
             }
             below.flags.share = Share::Force;
         }
-        let unmap = take_discard(&mut options)?;
-        let detect_zeroes = take_detect_zeroes(&mut options, unmap)?;
-        refuse_unfinished(&mut options)?;
-        let node_name = self.name(&mut options)?;
-        let driver = options.take_str("driver")?;
-        if let Some(driver) = driver.as_deref()
-            && is_protocol(driver)
-        {
-            if let Some(name) = filename.take() {
-                options.insert("filename", name);
-            }
-            options.insert("driver", driver);
-            let sharing = sharing(below, false);
-            let place = Place { cache, unmap, sharing, below };
-            let (file, filename) = open_protocol(options, &place)?;
-            let info = file.info();
-            return Ok(Image {
-                node: Arc::clone(&file),
-                format: Format::Protocol,
-                file,
-                driver: info.driver,
-                filename,
-                node_name,
-                backing_name: None,
-                backing: None,
-                read_only: info.read_only,
-                cache,
-                detect_zeroes,
-            });
-        }
-        if let Some(driver) = driver.as_deref() {
-            check_format(driver)?;
-        }
-        let place = Place { cache, unmap, sharing: Sharing::default(), below };
-        let (file, filename) = self.open_file_child(filename, &mut options, &place)?;
-        let (format, guessed) = match driver {
-            Some(driver) => (driver, false),
-            None => self.probe(file.as_ref(), &filename, below)?,
-        };
-        let parts = Parts { file, filename, node_name, cache, unmap, detect_zeroes, below };
-        match format.as_str() {
-            "qcow2" => self.open_qcow2(options, parts),
-            _ => open_raw(options, parts, guessed),
-        }
+        let unmap = take_discard(options)?;
+        let detect_zeroes = take_detect_zeroes(options, unmap)?;
+        Ok(Common { cache, unmap, detect_zeroes, below })
     }
 
-    /// The protocol node of a format node. It is opened without locks; the format takes those that it needs.
-    fn open_file_child(
+    /// Opens a node by its driver. `file`: its "file" child, if that is open already, and whether the driver was
+    /// guessed.
+    fn open_driver(
+        &mut self,
+        driver: &'static dyn Driver,
+        filename: Option<String>,
+        mut options: Options,
+        below: Below,
+        file: Option<(Image, bool)>,
+    ) -> Result<Image, OpenError> {
+        let Common { cache, unmap, detect_zeroes, below } = self.common(&mut options, below)?;
+        let node_name = self.name(&mut options)?;
+        let (file, guessed) = file.map_or((None, false), |(file, guessed)| (Some(file), guessed));
+        let mut context =
+            OpenContext { opener: self, driver, options, cache, unmap, below, filename, opened: file, guessed };
+        let opened = driver.open(&mut context)?;
+        Ok(Image {
+            file: opened.file.unwrap_or_else(|| Arc::clone(&opened.node)),
+            kind: driver.kind(),
+            driver: opened.node.info().driver,
+            node: opened.node,
+            filename: opened.filename,
+            node_name,
+            backing_name: opened.backing_name,
+            backing: opened.backing.map(Box::new),
+            read_only: opened.read_only,
+            cache,
+            detect_zeroes,
+        })
+    }
+
+    /// Opens a node whose format is not probed: by its driver, by its file name's protocol, or `file`.
+    fn open_node(
+        &mut self,
+        filename: Option<String>,
+        mut options: Options,
+        below: Below,
+        cache: CacheMode,
+        unmap: bool,
+    ) -> Result<Image, OpenError> {
+        let mut filename = filename.or(options.take_str("filename")?);
+        if below.depth > MAX_DEPTH {
+            return Err(OpenError::Image(format!(
+                "Block node '{}' creates an infinite loop.",
+                filename.unwrap_or_default()
+            )));
+        }
+        if let Some(json) = filename.as_deref().and_then(|name| name.strip_prefix("json:")) {
+            options.merge(parse_json(json)?);
+            filename = options.take_str("filename")?;
+        }
+        options.insert_missing("cache.direct", cache.direct);
+        options.insert_missing("cache.no-flush", cache.no_flush);
+        options.insert_missing("discard", if unmap { "unmap" } else { "ignore" });
+        let driver = match (options.take_str("driver")?, filename.take()) {
+            (Some(name), filename) => {
+                if let Some(filename) = filename {
+                    options.insert("filename", filename);
+                }
+                driver::by_name(&name)?
+            }
+            (None, Some(filename)) => {
+                let driver = driver::protocol_of(&filename)?;
+                driver.parse_filename(&filename, &mut options)?;
+                driver
+            }
+            (None, None) => &protocol::file::File,
+        };
+        self.open_driver(driver, None, options, Below { depth: below.depth + 1, ..below }, None)
+    }
+
+    /// The "file" child of a node. It is opened without locks; the format takes those that it needs.
+    fn file_child(
         &mut self,
         filename: Option<String>,
         options: &mut Options,
-        place: &Place,
-    ) -> Result<(Arc<dyn BlockNode>, String), OpenError> {
+        below: Below,
+        cache: CacheMode,
+        unmap: bool,
+    ) -> Result<Image, OpenError> {
         if let Some(Value::String(name)) = options.peek("file").cloned() {
             options.take("file");
-            let image = self.nodes.get(&name).ok_or_else(|| no_node(&name))?;
-            return Ok((Arc::clone(&image.node), image.filename.clone()));
+            return self.nodes.get(&name).cloned().ok_or_else(|| no_node(&name));
         }
         let mut child = options.take_below("file.");
         if let Some(name) = filename {
@@ -382,128 +388,180 @@ impl Opener {
         if child.is_empty() {
             return Err(OpenError::Invalid("A block device must be specified for \"file\"".to_owned()));
         }
-        open_protocol(child, place)
+        self.open_node(None, child, Below { backing: false, ..below }, cache, unmap)
     }
 
-    fn probe(&mut self, file: &dyn BlockNode, filename: &str, below: Below) -> Result<(String, bool), OpenError> {
-        let mut head = [0; probe::PROBE_BYTES];
-        file.read_at(0, &mut head).map_err(OpenError::io("Could not read image for determining its format"))?;
-        let len = file.len().unwrap_or(0).min(head.len() as u64);
-        match probe::guess(&head[..usize::try_from(len).unwrap_or(0)]) {
-            Guess::Qcow2 => Ok(("qcow2".to_owned(), false)),
-            Guess::Other(name) => Err(OpenError::UnsupportedDriver(name.to_owned())),
-            Guess::Raw => {
-                if !below.flags.read_only {
-                    self.warnings.push(probe::raw_warning(filename));
-                }
-                Ok(("raw".to_owned(), true))
-            }
-        }
-    }
-
-    fn open_qcow2(&mut self, mut options: Options, parts: Parts) -> Result<Image, OpenError> {
-        let Parts { file, filename, node_name, cache, unmap, detect_zeroes, below } = parts;
-        take_qcow2_tuning(&mut options)?;
-        let header = qcow2::read_header(file.as_ref())?;
-        let writable = !below.flags.read_only && !file.info().read_only;
-        file.set_sharing(sharing(below, true))?;
-        let backing = self.open_backing(&mut options, &header, &filename, below)?;
-        options.finish("qcow2", false)?;
-        let open = qcow2::OpenOptions { read_only: !writable, unmap, for_check: below.flags.for_check };
-        let backing_node = backing.as_ref().map(|image| Arc::clone(&image.node));
-        let image = Arc::new(qcow2::Image::open(Arc::clone(&file), backing_node, open)?);
-        Ok(Image {
-            node: Arc::clone(&image) as Arc<dyn BlockNode>,
-            format: Format::Qcow2(image),
-            file,
-            driver: "qcow2",
-            filename,
-            node_name,
-            backing_name: header.backing_file,
-            backing: backing.map(Box::new),
-            read_only: !writable,
-            cache,
-            detect_zeroes,
-        })
-    }
-
-    fn open_backing(
+    fn probe(
         &mut self,
-        options: &mut Options,
-        header: &qcow2::header::Header,
+        file: &dyn BlockNode,
         filename: &str,
         below: Below,
-    ) -> Result<Option<Image>, OpenError> {
-        let named = options.take("backing");
-        let mut child = options.take_below("backing.");
-        match named {
-            Some(Value::Null) => return Ok(None),
-            Some(Value::String(name)) if !name.is_empty() => {
-                return self.nodes.get(&name).cloned().map(Some).ok_or_else(|| no_node(&name));
-            }
-            Some(Value::String(_)) => return Ok(None), // backing= (empty) is none
-            _ => {}
+    ) -> Result<(&'static dyn Driver, bool), OpenError> {
+        let mut head = [0; probe::PROBE_BYTES];
+        let len = file.len().unwrap_or(0).min(head.len() as u64);
+        let head = &mut head[..usize::try_from(len).unwrap_or(0)];
+        file.read_at(0, head).map_err(OpenError::io("Could not read image for determining its format"))?;
+        if let Some(driver) = probe::guess(head, filename) {
+            return Ok((driver, false));
         }
-        if below.flags.no_backing {
-            return Ok(None);
+        if let Some(name) = probe::other(head) {
+            return Err(OpenError::UnsupportedDriver(name.to_owned()));
         }
-        let explicit = child.peek("file").is_some() || child.peek("file.filename").is_some();
-        let name = if explicit { None } else { header.backing_file.as_deref() };
-        if name.is_none() && !explicit {
-            return Ok(None);
+        if !below.flags.read_only {
+            self.warnings.push(probe::raw_warning(filename));
         }
-        if let Some(format) = &header.backing_format {
-            child.insert_missing("driver", format.as_str());
-        }
-        let name = name.map(|name| backing_path(filename, name));
-        let flags = OpenFlags { read_only: true, ..below.flags };
-        let below = Below { flags, depth: below.depth + 1, backing: true };
-        let opened = self.open_image(name, child, below);
-        opened.map(Some).map_err(|error| OpenError::Backing(Box::new(error)))
+        Ok((&raw::Raw, true))
     }
 }
 
-/// Everything that a format node is made of.
-struct Parts {
-    file: Arc<dyn BlockNode>,
-    filename: String,
-    node_name: String,
+/// What every node takes.
+struct Common {
     cache: CacheMode,
     unmap: bool,
     detect_zeroes: &'static str,
     below: Below,
 }
 
-/// What a protocol node inherits.
-struct Place {
-    cache: CacheMode,
-    unmap: bool,
-    sharing: Sharing,
+/// What a driver opens a node from.
+pub struct OpenContext<'a> {
+    opener: &'a mut Opener,
+    driver: &'static dyn Driver,
+    /// The options that nothing took yet; [`OpenContext::finish`] refuses what is left.
+    pub options: Options,
+    /// The node's cache mode.
+    pub cache: CacheMode,
+    /// `discard=unmap`.
+    pub unmap: bool,
     below: Below,
+    filename: Option<String>,
+    opened: Option<Image>,
+    guessed: bool,
+}
+
+impl OpenContext<'_> {
+    /// Whether writes are refused.
+    #[must_use]
+    pub fn read_only(&self) -> bool {
+        self.below.flags.read_only
+    }
+
+    /// Whether a damaged image is opened to look at it.
+    #[must_use]
+    pub fn for_check(&self) -> bool {
+        self.below.flags.for_check
+    }
+
+    /// Whether the driver was guessed from the first bytes, which hold nothing that is known.
+    #[must_use]
+    pub fn guessed(&self) -> bool {
+        self.guessed
+    }
+
+    /// A warning for the user.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        self.opener.warnings.push(text.into());
+    }
+
+    /// The locks that a protocol node takes for itself, when no format is above it.
+    #[must_use]
+    pub fn protocol_sharing(&self) -> Sharing {
+        if self.below.depth > 0 && !self.below.backing { Sharing::default() } else { sharing(self.below, false) }
+    }
+
+    /// The "file" child, without locks: [`OpenContext::share`] takes them when it is known what the image is.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn file(&mut self) -> Result<Image, OpenError> {
+        match self.opened.take() {
+            Some(image) => Ok(image),
+            None => {
+                let filename = self.filename.take();
+                self.opener.file_child(filename, &mut self.options, self.below, self.cache, self.unmap)
+            }
+        }
+    }
+
+    /// Another child, by its role ("image", "test", "children.0"): a node name or the options of a node, whose format is
+    /// probed if `probed` and none is given. `None`: no such option.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn child(&mut self, role: &str, probed: bool) -> Result<Option<Image>, OpenError> {
+        if let Some(Value::String(name)) = self.options.peek(role).cloned() {
+            self.options.take(role);
+            return self.opener.nodes.get(&name).cloned().map(Some).ok_or_else(|| no_node(&name));
+        }
+        let mut child = self.options.take_below(&format!("{role}."));
+        if child.is_empty() {
+            return Ok(None);
+        }
+        let below = Below { depth: self.below.depth + 1, backing: false, ..self.below };
+        if probed {
+            let filename = child.take_str("filename")?;
+            return self.opener.open_image(filename, child, below).map(Some);
+        }
+        self.opener.open_node(None, child, below, self.cache, self.unmap).map(Some)
+    }
+
+    /// Takes the image locks of a "file" child, for what this node does with it: with metadata of its own it lets
+    /// nobody else write.
+    ///
+    /// # Errors
+    /// [`OpenError::Lock`].
+    pub fn share(&self, file: &Arc<dyn BlockNode>, has_metadata: bool) -> Result<(), OpenError> {
+        file.set_sharing(sharing(self.below, has_metadata))
+    }
+
+    /// The backing file: as the options say, or as the image at `filename` names it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn backing(
+        &mut self,
+        filename: &str,
+        name: Option<&str>,
+        format: Option<&str>,
+    ) -> Result<Option<Image>, OpenError> {
+        let named = self.options.take("backing");
+        let mut child = self.options.take_below("backing.");
+        match named {
+            Some(Value::Null) => return Ok(None),
+            Some(Value::String(name)) if !name.is_empty() => {
+                return self.opener.nodes.get(&name).cloned().map(Some).ok_or_else(|| no_node(&name));
+            }
+            Some(Value::String(_)) => return Ok(None), // backing= (empty) is none
+            _ => {}
+        }
+        if self.below.flags.no_backing {
+            return Ok(None);
+        }
+        let explicit = child.peek("file").is_some() || child.peek("file.filename").is_some();
+        let name = if explicit { None } else { name };
+        if name.is_none() && !explicit {
+            return Ok(None);
+        }
+        if let Some(format) = format {
+            child.insert_missing("driver", format);
+        }
+        let name = name.map(|name| backing_path(filename, name));
+        let flags = OpenFlags { read_only: true, ..self.below.flags };
+        let below = Below { flags, depth: self.below.depth + 1, backing: true };
+        let opened = self.opener.open_image(name, child, below);
+        opened.map(Some).map_err(|error| OpenError::Backing(Box::new(error)))
+    }
+
+    /// Refuses the options that nothing took.
+    ///
+    /// # Errors
+    /// [`OpenError::UnknownOption`].
+    pub fn finish(&self) -> Result<(), OpenError> {
+        self.options.finish(self.driver.name(), self.driver.kind() == Kind::Protocol)
+    }
 }
 
 fn no_node(name: &str) -> OpenError {
     OpenError::Invalid(format!("Cannot find device='{name}' nor node-name='{name}'"))
-}
-
-fn is_protocol(driver: &str) -> bool {
-    matches!(driver, "file" | "host_device" | "null-co") || OTHER_PROTOCOLS.contains(&driver)
-}
-
-/// Whether QEMU has a driver of that name.
-#[must_use]
-pub fn is_known_driver(name: &str) -> bool {
-    is_protocol(name) || OTHER_FORMATS.contains(&name) || matches!(name, "raw" | "qcow2")
-}
-
-fn check_format(driver: &str) -> Result<(), OpenError> {
-    if matches!(driver, "raw" | "qcow2") {
-        return Ok(());
-    }
-    if OTHER_FORMATS.contains(&driver) {
-        return Err(OpenError::UnsupportedDriver(driver.to_owned()));
-    }
-    Err(OpenError::UnknownDriver(driver.to_owned()))
 }
 
 fn parse_json(text: &str) -> Result<Options, OpenError> {
@@ -559,19 +617,6 @@ fn refuse_unfinished(options: &mut Options) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Sizes of caches and checks of qcow2 that change no result: checked, and our own bounds are used.
-fn take_qcow2_tuning(options: &mut Options) -> Result<(), OpenError> {
-    for key in ["l2-cache-size", "refcount-cache-size", "cache-size", "l2-cache-entry-size", "cache-clean-interval"] {
-        if options.take_size(key)?.is_some() {
-            return Err(OpenError::Unsupported(format!("The qcow2 option '{key}'")));
-        }
-    }
-    if options.take_bool("lazy-refcounts")?.unwrap_or(false) {
-        return Err(OpenError::Unsupported("lazy-refcounts=on".to_owned()));
-    }
-    Ok(())
-}
-
 /// The locks that a node takes on its file: those seen with QEMU's own (module doc of `protocol::file`).
 fn sharing(below: Below, has_metadata: bool) -> Sharing {
     if below.flags.share == Share::Force {
@@ -588,129 +633,10 @@ fn sharing(below: Below, has_metadata: bool) -> Sharing {
     Sharing { used, unshared }
 }
 
-fn open_raw(mut options: Options, parts: Parts, guessed: bool) -> Result<Image, OpenError> {
-    let Parts { file, filename, node_name, cache, unmap: _, detect_zeroes, below } = parts;
-    let read_only = below.flags.read_only || file.info().read_only;
-    let start = options.take_size("offset")?.unwrap_or(0);
-    let len = options.take_size("size")?;
-    options.finish("raw", false)?;
-    if let Some(len) = len {
-        let real = file.len().map_err(OpenError::io("Could not get image size"))?;
-        if start.checked_add(len).is_none_or(|end| end > real) {
-            let text = format!(
-                "The sum of offset ({start}) and size ({len}) has to be smaller or equal to the  actual size of the containing file ({real})"
-            );
-            return Err(OpenError::Invalid(text));
-        }
-    }
-    file.set_sharing(sharing(below, false))?;
-    let mut raw = RawNode::new(Arc::clone(&file), read_only).window(start, len);
-    if guessed && !read_only {
-        raw = raw.guessed();
-    }
-    Ok(Image {
-        node: Arc::new(raw),
-        format: Format::Raw,
-        file,
-        driver: "raw",
-        filename,
-        node_name,
-        backing_name: None,
-        backing: None,
-        read_only,
-        cache,
-        detect_zeroes,
-    })
-}
-
-/// Opens a protocol node and says what the file is called.
-fn open_protocol(mut options: Options, place: &Place) -> Result<(Arc<dyn BlockNode>, String), OpenError> {
-    let mut filename = options.take_str("filename")?;
-    let mut driver = options.take_str("driver")?;
-    if let Some(json) = filename.as_deref().and_then(|name| name.strip_prefix("json:")) {
-        options.merge(parse_json(json)?);
-        driver = driver.or(options.take_str("driver")?);
-        filename = options.take_str("filename")?;
-    }
-    options.take("node-name");
-    let prefix = filename.as_deref().filter(|_| driver.is_none()).and_then(protocol_prefix).map(str::to_owned);
-    if let Some(prefix) = prefix {
-        filename = match prefix.as_str() {
-            "file" => filename.map(|name| name["file:".len()..].to_owned()),
-            _ => filename,
-        };
-        driver = Some(prefix);
-    }
-    match driver.as_deref().unwrap_or("file") {
-        "file" | "host_device" => open_file(options, filename, place),
-        "null-co" => {
-            let len = options.take_size("size")?.unwrap_or(1 << 30);
-            let zeroes = options.take_bool("read-zeroes")?.unwrap_or(true);
-            options.finish("null-co", true)?;
-            let node = NullNode::new(len, zeroes, place.below.flags.read_only);
-            Ok((Arc::new(node), filename.unwrap_or_else(|| "null-co://".to_owned())))
-        }
-        other if OTHER_PROTOCOLS.contains(&other) || OTHER_FORMATS.contains(&other) => {
-            Err(OpenError::UnsupportedDriver(other.to_owned()))
-        }
-        other if prefix_of(filename.as_deref()) == Some(other) => Err(OpenError::UnknownProtocol(other.to_owned())),
-        other => Err(OpenError::UnknownDriver(other.to_owned())),
-    }
-}
-
-fn open_file(
-    mut options: Options,
-    filename: Option<String>,
-    place: &Place,
-) -> Result<(Arc<dyn BlockNode>, String), OpenError> {
-    let filename =
-        filename.ok_or_else(|| OpenError::Invalid("The 'file' block driver requires a file name".to_owned()))?;
-    let direct = options.take_bool("cache.direct")?.unwrap_or(place.cache.direct);
-    let no_flush = options.take_bool("cache.no-flush")?.unwrap_or(place.cache.no_flush);
-    let unmap = take_discard(&mut options)? || place.unmap;
-    let locking = match options.take("locking") {
-        None => None,
-        Some(Value::String(text)) if text == "auto" => None,
-        Some(Value::String(text)) if text == "on" => Some(true),
-        Some(Value::String(text)) if text == "off" => Some(false),
-        Some(Value::Bool(on)) => Some(on),
-        Some(other) => {
-            return Err(OpenError::Invalid(format!("Parameter 'locking' does not accept value '{other}'")));
-        }
-    };
-    match options.take_str("aio")?.as_deref() {
-        None | Some("threads") => {}
-        Some(other @ ("native" | "io_uring")) => return Err(OpenError::Unsupported(format!("aio={other}"))),
-        Some(other) => {
-            return Err(OpenError::Invalid(format!("Parameter 'aio' does not accept value '{other}'")));
-        }
-    }
-    let read_only = options.take_bool("read-only")?.unwrap_or(false) || place.below.flags.read_only;
-    let auto_read_only = options.take_bool("auto-read-only")?.unwrap_or(false);
-    options.finish("file", true)?;
-    let file = FileNode::open(
-        &filename,
-        &FileOptions { read_only, auto_read_only, direct, no_flush, locking, sharing: place.sharing, unmap },
-    )?;
-    Ok((Arc::new(file), filename))
-}
-
-/// The text before a colon, unless a slash comes first.
-fn prefix_of(filename: Option<&str>) -> Option<&str> {
-    let name = filename?;
-    let end = name.find([':', '/'])?;
-    name[end..].starts_with(':').then(|| &name[..end])
-}
-
-/// The protocol that a file name asks for.
-fn protocol_prefix(filename: &str) -> Option<&str> {
-    prefix_of(Some(filename))
-}
-
 /// Where a backing file is: relative to the folder of the image that names it.
 #[must_use]
 pub fn backing_path(overlay: &str, name: &str) -> String {
-    if name.starts_with("json:") || protocol_prefix(name).is_some() || Path::new(name).is_absolute() {
+    if name.starts_with("json:") || driver::prefix(name).is_some() || Path::new(name).is_absolute() {
         return name.to_owned();
     }
     let overlay = overlay.strip_prefix("file:").unwrap_or(overlay);

@@ -1,9 +1,12 @@
 //! Disk images: protocols, formats and filters as a graph of blocking nodes, and the queue that a disk controller
 //! holds.
 
+pub mod create;
+pub mod driver;
 mod error;
 pub mod format;
 mod graph;
+pub mod image;
 #[cfg(test)]
 mod memory;
 mod node;
@@ -16,10 +19,12 @@ mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use driver::{Kind, is_known_driver};
 pub use error::{LockKind, OpenError};
-pub use graph::{Format, Image, OpenFlags, Opener, Share, Status, backing_path, is_known_driver, open};
+pub use graph::{Image, OpenContext, OpenFlags, Opener, Share, Status, backing_path, open};
+pub use image::{CheckFailed, CheckReport, Details, ImageOps, Repair, SnapshotInfo};
 pub use node::{BlockNode, Extent, IoResult, NodeInfo};
-pub use options::{CacheMode, NodeOptions, parse_size};
+pub use options::{CacheMode, NodeOptions, Options, parse_size};
 pub use queue::{BlockQueue, Completion, Op, Payload, Request};
 pub use sharing::{Permissions, Sharing};
 pub use worker::{Disk, DiskError, DiskOptions, ErrorAction, ErrorPolicy, Notify, OnError, Stats};

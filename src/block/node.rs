@@ -3,7 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use super::create::Preallocation;
 use super::error::OpenError;
+use super::image::ImageOps;
 use super::sharing::Sharing;
 
 /// What block operations return. Errors carry the host's errno where there is one.
@@ -110,6 +112,19 @@ pub trait BlockNode: Send + Sync {
     /// [`OpenError::Lock`].
     fn set_sharing(&self, _sharing: Sharing) -> Result<(), OpenError> {
         Ok(())
+    }
+
+    /// Gives the range storage, extending the node if it must: `Falloc` without writing, `Full` by zeros.
+    ///
+    /// # Errors
+    /// The host's; `Unsupported` where it cannot.
+    fn preallocate(&self, _offset: u64, _len: u64, _how: Preallocation) -> IoResult<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// What the image can do beyond this, if it is one of a format.
+    fn image(&self) -> Option<&dyn ImageOps> {
+        None
     }
 
     /// What it is.

@@ -39,13 +39,14 @@ impl NodeOptions {
 
 /// The options of one node, flat ("cache.direct"), taken one by one so that what is left is unknown.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Options {
+pub struct Options {
     flat: Map<String, Value>,
 }
 
 impl Options {
     /// Flattens nested objects and arrays as QEMU does.
-    pub(super) fn new(map: &Map<String, Value>) -> Self {
+    #[must_use]
+    pub fn new(map: &Map<String, Value>) -> Self {
         let mut flat = Map::new();
         for (key, value) in map {
             flatten(key, value, &mut flat);
@@ -53,26 +54,28 @@ impl Options {
         Self { flat }
     }
 
-    pub(super) fn insert(&mut self, key: &str, value: impl Into<Value>) {
+    /// Sets a value.
+    pub fn insert(&mut self, key: &str, value: impl Into<Value>) {
         self.flat.insert(key.to_owned(), value.into());
     }
 
     /// Sets a value where there is none yet.
-    pub(super) fn insert_missing(&mut self, key: &str, value: impl Into<Value>) {
+    pub fn insert_missing(&mut self, key: &str, value: impl Into<Value>) {
         if !self.flat.contains_key(key) {
             self.insert(key, value);
         }
     }
 
     /// Adds what is not there yet.
-    pub(super) fn merge(&mut self, other: Options) {
+    pub fn merge(&mut self, other: Options) {
         for (key, value) in other.flat {
             self.flat.entry(key).or_insert(value);
         }
     }
 
     /// The options below `prefix` (with its dot), without it.
-    pub(super) fn take_below(&mut self, prefix: &str) -> Options {
+    #[must_use]
+    pub fn take_below(&mut self, prefix: &str) -> Options {
         let keys: Vec<String> = self.flat.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
         let mut flat = Map::new();
         for key in keys {
@@ -83,19 +86,28 @@ impl Options {
         Options { flat }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether all were taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.flat.is_empty()
     }
 
-    pub(super) fn peek(&self, key: &str) -> Option<&Value> {
+    /// A value that stays.
+    #[must_use]
+    pub fn peek(&self, key: &str) -> Option<&Value> {
         self.flat.get(key)
     }
 
-    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+    /// A value of any type.
+    pub fn take(&mut self, key: &str) -> Option<Value> {
         self.flat.shift_remove(key)
     }
 
-    pub(super) fn take_str(&mut self, key: &str) -> Result<Option<String>, OpenError> {
+    /// A text.
+    ///
+    /// # Errors
+    /// It is of another type; the text is QEMU's.
+    pub fn take_str(&mut self, key: &str) -> Result<Option<String>, OpenError> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -103,7 +115,11 @@ impl Options {
         }
     }
 
-    pub(super) fn take_bool(&mut self, key: &str) -> Result<Option<bool>, OpenError> {
+    /// A switch: a boolean, or "on", "off" as text.
+    ///
+    /// # Errors
+    /// It is of another type; the text is QEMU's.
+    pub fn take_bool(&mut self, key: &str) -> Result<Option<bool>, OpenError> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
@@ -117,7 +133,10 @@ impl Options {
     }
 
     /// A size, with a suffix if it is text.
-    pub(super) fn take_size(&mut self, key: &str) -> Result<Option<u64>, OpenError> {
+    ///
+    /// # Errors
+    /// It is of another type; the text is QEMU's.
+    pub fn take_size(&mut self, key: &str) -> Result<Option<u64>, OpenError> {
         let value = match self.take(key) {
             None => return Ok(None),
             Some(Value::Number(number)) => number.as_u64(),
@@ -130,12 +149,16 @@ impl Options {
     }
 
     /// The first option that nothing took.
-    pub(super) fn unknown(&self) -> Option<&str> {
+    #[must_use]
+    pub fn unknown(&self) -> Option<&str> {
         self.flat.keys().next().map(String::as_str)
     }
 
     /// Refuses what nothing took.
-    pub(super) fn finish(&self, driver: &str, protocol: bool) -> Result<(), OpenError> {
+    ///
+    /// # Errors
+    /// [`OpenError::UnknownOption`].
+    pub fn finish(&self, driver: &str, protocol: bool) -> Result<(), OpenError> {
         match self.unknown() {
             None => Ok(()),
             Some(option) => {

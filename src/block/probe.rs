@@ -1,21 +1,27 @@
-//! Which format an image is in, judged by its first bytes (each format's own magic number).
+//! Which format an image is in, judged by its first bytes.
 
-/// What the first bytes say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Guess {
-    /// Nothing that is known: a raw disk.
-    Raw,
-    /// qcow2, version 2 or later.
-    Qcow2,
-    /// A format that QEMU has and this program does not.
-    Other(&'static str),
-}
+use super::driver::{DRIVERS, Driver};
 
 /// How many bytes [`guess`] wants to see.
 pub const PROBE_BYTES: usize = 2048;
 
+/// The format that is surest of the first bytes of a file; `None`: nothing that is known, a raw disk.
+#[must_use]
+pub fn guess(head: &[u8], filename: &str) -> Option<&'static dyn Driver> {
+    let scores = DRIVERS.iter().map(|driver| (driver.probe(head, filename), *driver));
+    let best = scores.filter(|(score, _)| *score > 0).reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.map(|(_, driver)| driver)
+}
+
+/// A format of QEMU's that this program does not have, by the magic number.
+#[must_use]
+pub fn other(head: &[u8]) -> Option<&'static str> {
+    let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+    OTHER_MAGICS.iter().find(|(offset, magic, _)| at(*offset, magic)).map(|(_, _, name)| *name)
+}
+
 /// Magic numbers and where they are.
-const MAGICS: [(usize, &[u8], &str); 13] = [
+const OTHER_MAGICS: [(usize, &[u8], &str); 13] = [
     (0, b"KDMV", "vmdk"),
     (0, b"COWD", "vmdk"),
     (0, b"vhdxfile", "vhdx"),
@@ -30,17 +36,6 @@ const MAGICS: [(usize, &[u8], &str); 13] = [
     (0, b"QFI\xfb\0\0\0\x01", "qcow"),
     (0, b"# Disk DescriptorFile", "vmdk"),
 ];
-
-/// Judges the first bytes of a file.
-#[must_use]
-pub fn guess(head: &[u8]) -> Guess {
-    let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
-    if let Some((_, _, name)) = MAGICS.iter().find(|(offset, magic, _)| at(*offset, magic)) {
-        return Guess::Other(name);
-    }
-    let version = head.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-    if at(0, b"QFI\xfb") && version >= 2 { Guess::Qcow2 } else { Guess::Raw }
-}
 
 /// QEMU's warning when a format was not named and nothing was recognised.
 #[must_use]
@@ -58,11 +53,10 @@ mod tests {
 
     #[test]
     fn magic_numbers_decide() {
-        assert_eq!(guess(b"QFI\xfb\0\0\0\x03"), Guess::Qcow2);
-        assert_eq!(guess(b"QFI\xfb\0\0\0\x01"), Guess::Other("qcow"));
-        assert_eq!(guess(b"KDMV\0"), Guess::Other("vmdk"));
-        assert_eq!(guess(b""), Guess::Raw);
-        assert_eq!(guess(&[0; 512]), Guess::Raw);
+        let name = |head: &[u8]| guess(head, "x").map(Driver::name);
+        assert_eq!(name(b"QFI\xfb\0\0\0\x03"), Some("qcow2"));
+        assert_eq!(name(b""), None);
+        assert_eq!(name(&[0; 512]), None);
     }
 
     #[test]

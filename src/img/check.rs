@@ -7,8 +7,7 @@ use serde_json::{Map, Value};
 
 use super::args::{self, flag, long, value};
 use super::{Failure, Outcome, Source, report};
-use crate::block::OpenFlags;
-use crate::block::format::qcow2::{CheckFailed, CheckReport, Repair};
+use crate::block::{CheckFailed, CheckReport, OpenFlags, Repair};
 use crate::host::reason;
 
 /// The format has no check.
@@ -49,7 +48,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         force_share: given.has("force-share"),
     };
     let image = source.open(OpenFlags { read_only: repair.is_none(), for_check: true, ..OpenFlags::default() })?;
-    let Some(qcow2) = image.qcow2() else {
+    let Some(ops) = image.ops().filter(|ops| ops.can_check()) else {
         return Err(Failure::new("This image format does not support checks").with_status(NO_CHECK));
     };
     let quiet = given.has("quiet");
@@ -59,14 +58,14 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         }
         Failure::new(format!("Check failed: {}", reason(&error)))
     };
-    let mut found = qcow2.check(repair).map_err(failed)?;
+    let mut found = ops.check(repair).map_err(failed)?;
     found.messages.iter().for_each(|message| eprintln!("{message}"));
     let fixed = (found.leaks_fixed, found.corruptions_fixed);
     if fixed != (0, 0) {
         if !json && !quiet {
             print!("{}", repaired_text(&found));
         }
-        found = qcow2.check(None).map_err(failed)?;
+        found = ops.check(None).map_err(failed)?;
         found.messages.iter().for_each(|message| eprintln!("{message}"));
         (found.leaks_fixed, found.corruptions_fixed) = fixed;
     }

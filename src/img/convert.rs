@@ -4,9 +4,11 @@ use std::ffi::OsString;
 
 use super::args::{self, Given, flag, long, value};
 use super::compare::Progress;
-use super::create_options::{Chosen, Target, asks_for_help, target};
-use super::{Failure, Outcome, Source, create};
-use crate::block::{CacheMode, Image, OpenFlags, parse_size};
+use super::create_options::{add_typed, asks_for_help, help_text, options};
+use super::{Failure, Outcome, Source};
+use crate::block::create::{CreateOptions, create};
+use crate::block::driver::CreatePlace;
+use crate::block::{CacheMode, Image, ImageOps, OpenFlags, parse_size};
 use crate::host::reason;
 
 /// Bytes that are copied at a time.
@@ -51,7 +53,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     check_tuning(&given)?;
     let format = given.last("target-format").unwrap_or("raw");
     if given.all("target-format-options").any(asks_for_help) {
-        print!("{}", target(format, "")?.help_text());
+        print!("{}", help_text(format, given.names.last())?);
         return Ok(0);
     }
     let Some((output, inputs)) = given.names.split_last().filter(|(_, inputs)| !inputs.is_empty()) else {
@@ -59,11 +61,12 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     };
     let sources = open_sources(&given, inputs)?;
     let lengths = lengths(&sources)?;
-    let chosen = chosen(&given, format, lengths.iter().sum())?;
+    let chosen = chosen(&given, format, output, lengths.iter().sum())?;
     let new = !given.has("no-create");
     if new {
-        create::make(output, &chosen)
-            .map_err(|text| Failure::new(format!("{output}: error while converting {format}: {text}")))?;
+        create(output, &chosen, &mut CreatePlace::default()).map_err(|error| {
+            Failure::new(format!("{output}: error while converting {format}: {}", error.full_text()))
+        })?;
     }
     let destination = Source {
         filename: output.clone(),
@@ -129,10 +132,10 @@ fn lengths(sources: &[Image]) -> Result<Vec<u64>, Failure> {
     sources.iter().map(|image| image.node.len().map_err(failed)).collect()
 }
 
-fn chosen(given: &Given, format: &str, size: u64) -> Result<Chosen, Failure> {
-    let mut chosen = Chosen::new(target(format, "")?);
+fn chosen(given: &Given, format: &str, output: &str, size: u64) -> Result<CreateOptions, Failure> {
+    let mut chosen = options(format, output, "")?;
     for text in given.all("target-format-options") {
-        chosen.add(text).map_err(Failure::new)?;
+        add_typed(&mut chosen, text).map_err(Failure::new)?;
     }
     if let Some(backing) = given.last("backing") {
         chosen.set("backing_file", backing);
@@ -143,7 +146,7 @@ fn chosen(given: &Given, format: &str, size: u64) -> Result<Chosen, Failure> {
     if chosen.get("backing_file").is_some() && chosen.get("backing_fmt").is_none() {
         return Err(Failure::new("Use of backing file requires explicit backing format"));
     }
-    if given.has("compress") && chosen.target == Target::Raw {
+    if given.has("compress") && chosen.driver() == "raw" {
         return Err(Failure::new("Compression not supported for this file format"));
     }
     if chosen.size().is_none() {
@@ -188,7 +191,7 @@ impl Plan {
 
     /// Copies some bytes from `at` on; returns how many.
     fn step(&self, source: &Image, at: u64, left: u64, base: u64) -> std::io::Result<u64> {
-        let unit = self.destination.qcow2().map_or(512, |image| image.cluster_size());
+        let unit = self.destination.ops().and_then(ImageOps::compressed_unit).unwrap_or(512);
         let (zero, absent, mut len) = if self.keeps_backing {
             let (extent, len) = source.node.extent(at, left)?;
             (extent.zero && extent.allocated, !extent.allocated, len)
@@ -228,7 +231,7 @@ impl Plan {
         if buf.iter().all(|byte| *byte == 0) {
             return self.skip(at, buf.len() as u64, false);
         }
-        match self.destination.qcow2() {
+        match self.destination.ops() {
             Some(image) => image.write_compressed(at, buf),
             None => self.destination.node.write_at(at, buf, false),
         }

@@ -1,14 +1,13 @@
-//! `qemu-img create`, and the making of an image that `convert` shares.
+//! `qemu-img create`.
 
 use std::ffi::OsString;
-use std::sync::Arc;
 
 use super::args::{self, flag, long, value};
-use super::create_options::{Chosen, Preallocation, Target, asks_for_help, target};
+use super::create_options::{add_typed, asks_for_help, help_text, options};
 use super::{Failure, Outcome};
-use crate::block::format::qcow2::{self, create};
-use crate::block::protocol::file::FileNode;
-use crate::block::{self, BlockNode, NodeOptions, OpenError, OpenFlags, parse_size};
+use crate::block::create::{CreateOptions, create};
+use crate::block::driver::CreatePlace;
+use crate::block::{self, NodeOptions, OpenFlags, parse_size};
 
 pub(super) fn run(args: &[OsString]) -> Outcome {
     let specs = [
@@ -26,7 +25,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     }
     let format = given.last("format").unwrap_or("raw");
     if given.all("options").any(asks_for_help) {
-        print!("{}", target(format, "")?.help_text());
+        print!("{}", help_text(format, given.names.first())?);
         return Ok(0);
     }
     if let Some(empty) = given.all("options").find(|text| text.is_empty()) {
@@ -39,9 +38,9 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         [_, _, extra, ..] => return Err(Failure::usage("create", format!("Unexpected argument: {extra}"))),
     };
     let fail = |text: String| Failure::new(format!("{filename}: {text}"));
-    let mut chosen = Chosen::new(target(format, &format!("{filename}: "))?);
+    let mut chosen = options(format, filename, &format!("{filename}: "))?;
     for text in given.all("options") {
-        chosen.add(text).map_err(fail)?;
+        add_typed(&mut chosen, text).map_err(fail)?;
     }
     if let Some(size) = size {
         if chosen.size().is_some() {
@@ -51,9 +50,9 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     }
     for (option, name) in [("backing", "backing_file"), ("backing-format", "backing_fmt")] {
         if let Some(value) = given.last(option) {
-            if chosen.target == Target::Raw {
+            if !chosen.knows(name) {
                 let what = if option == "backing" { "Backing file" } else { "Backing format" };
-                return Err(fail(format!("{what} not supported for file format 'raw'")));
+                return Err(fail(format!("{what} not supported for file format '{}'", chosen.driver())));
             }
             chosen.set(name, value);
         }
@@ -65,7 +64,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     if !given.has("quiet") {
         println!("Formatting '{filename}', {}", chosen.line());
     }
-    make(filename, &chosen).map_err(fail)?;
+    create(filename, &chosen, &mut CreatePlace::default()).map_err(|error| fail(error.full_text()))?;
     Ok(0)
 }
 
@@ -82,7 +81,7 @@ fn typed_size(text: &str) -> Result<u64, Failure> {
 
 /// Looks at the backing file: its length is the default size, and its format is probed and recorded if it was not
 /// given (QEMU refuses that since 6.1; people's notes still have it).
-fn resolve_backing(filename: &str, chosen: &mut Chosen, blindly: bool) -> Result<(), Failure> {
+fn resolve_backing(filename: &str, chosen: &mut CreateOptions, blindly: bool) -> Result<(), Failure> {
     let Some(name) = chosen.get("backing_file").map(str::to_owned).filter(|name| !name.is_empty()) else {
         return Ok(());
     };
@@ -115,43 +114,6 @@ fn resolve_backing(filename: &str, chosen: &mut Chosen, blindly: bool) -> Result
         chosen.set("size", size.to_string());
     }
     Ok(())
-}
-
-/// Makes the image.
-pub(super) fn make(filename: &str, chosen: &Chosen) -> Result<(), String> {
-    let text = |error: OpenError| error.full_text();
-    let io = |error: std::io::Error| format!("Could not write to image: {}", crate::host::reason(&error));
-    let preallocation = chosen.preallocation()?;
-    let size = chosen.size().unwrap_or(0);
-    if chosen.target == Target::Raw {
-        let size = size.checked_next_multiple_of(512).ok_or("Image is too big")?;
-        let file = FileNode::create(filename, size).map_err(text)?;
-        if preallocation == Preallocation::Off && size > 0 {
-            // As QEMU: the first block has storage, so that the host's alignment can be told.
-            file.write_zeros(0, size.min(4096)).map_err(io)?;
-        }
-        return reserve(&file, 0, size, preallocation).map_err(io);
-    }
-    let options = chosen.qcow2()?;
-    options.validate().map_err(text)?;
-    let file = Arc::new(FileNode::create(filename, 0).map_err(text)?);
-    create::create(file.as_ref(), &options).map_err(text)?;
-    if preallocation != Preallocation::Off {
-        let open = qcow2::OpenOptions::default();
-        let image = qcow2::Image::open(Arc::clone(&file) as Arc<dyn BlockNode>, None, open).map_err(text)?;
-        image.preallocate(&mut |offset, len| reserve(&file, offset, len, preallocation)).map_err(io)?;
-        image.flush().map_err(io)?;
-    }
-    Ok(())
-}
-
-/// Gives a range of the file storage.
-fn reserve(file: &FileNode, offset: u64, len: u64, how: Preallocation) -> std::io::Result<()> {
-    match how {
-        Preallocation::Off | Preallocation::Metadata => Ok(()),
-        Preallocation::Falloc => file.preallocate(offset, len),
-        Preallocation::Full => file.write_zeros(offset, len),
-    }
 }
 
 #[cfg(test)]

@@ -1,61 +1,10 @@
-//! The options that `-o` takes: their table, their values, and the line that `create` prints.
-
-use std::fmt::Write;
+//! What `-o` takes: the options of new images as they are typed.
 
 use super::{Failure, args};
-use crate::block::format::qcow2::create::CreateOptions;
-use crate::block::format::qcow2::header::Compression;
-use crate::block::parse_size;
+use crate::block::create::CreateOptions;
+use crate::block::{Kind, OpenError, driver};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Text,
-    Switch,
-    Size,
-    Number,
-}
-
-impl Kind {
-    fn hint(self) -> &'static str {
-        match self {
-            Self::Text => "<str>",
-            Self::Switch => "<bool (on/off)>",
-            Self::Size => "<size>",
-            Self::Number => "<num>",
-        }
-    }
-}
-
-struct Known {
-    name: &'static str,
-    kind: Kind,
-    what: &'static str,
-}
-
-const fn known(name: &'static str, kind: Kind, what: &'static str) -> Known {
-    Known { name, kind, what }
-}
-
-/// Sorted by name, as they are listed.
-const QCOW2: &[Known] = &[
-    known("backing_file", Kind::Text, "File name of a base image"),
-    known("backing_fmt", Kind::Text, "Image format of the base image"),
-    known("cluster_size", Kind::Size, "qcow2 cluster size"),
-    known("compat", Kind::Text, "Compatibility level (v2 [0.10] or v3 [1.1])"),
-    known("compression_type", Kind::Text, "Compression method used for image cluster compression"),
-    known("extended_l2", Kind::Switch, "Extended L2 tables"),
-    known("lazy_refcounts", Kind::Switch, "Postpone refcount updates"),
-    known("preallocation", Kind::Text, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
-    known("refcount_bits", Kind::Number, "Width of a reference count entry in bits"),
-    known("size", Kind::Size, "Virtual disk size"),
-];
-
-const RAW: &[Known] = &[
-    known("preallocation", Kind::Text, "Preallocation mode (allowed values: off, falloc, full)"),
-    known("size", Kind::Size, "Virtual disk size"),
-];
-
-/// QEMU's options that this version does not have.
+/// Options of QEMU's that this version does not have.
 const REFUSED: &[&str] = &[
     "data_file",
     "data_file_raw",
@@ -72,208 +21,48 @@ const REFUSED: &[&str] = &[
     "nocow",
 ];
 
-/// The order of QEMU's "Formatting" line.
-const PRINTED: &[&str] = &[
-    "cluster_size",
-    "extended_l2",
-    "preallocation",
-    "compression_type",
-    "size",
-    "compat",
-    "backing_file",
-    "backing_fmt",
-    "lazy_refcounts",
-    "refcount_bits",
-];
-const PRINTED_RAW: &[&str] = &["size", "preallocation"];
-
-/// A format that images can be made in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Target {
-    Raw,
-    Qcow2,
-}
-
-impl Target {
-    pub(super) fn by_name(name: &str) -> Option<Self> {
-        match name {
-            "raw" => Some(Self::Raw),
-            "qcow2" => Some(Self::Qcow2),
-            _ => None,
-        }
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-        }
-    }
-
-    fn table(self) -> &'static [Known] {
-        match self {
-            Self::Raw => RAW,
-            Self::Qcow2 => QCOW2,
-        }
-    }
-
-    /// What `-o help` prints.
-    pub(super) fn help_text(self) -> String {
-        let mut out = String::from("Supported options:\n");
-        for known in self.table() {
-            let left = format!("{}={}", known.name, known.kind.hint());
-            let _ = writeln!(out, "  {left:<22} - {}", known.what);
-        }
-        out
-    }
-}
-
 /// Whether an `-o` argument asks for the list.
 pub(super) fn asks_for_help(text: &str) -> bool {
     text.split(',').any(|item| matches!(item, "help" | "?" | "list"))
 }
 
-/// How the storage of a new image is reserved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Preallocation {
-    #[default]
-    Off,
-    Metadata,
-    Falloc,
-    Full,
+/// Takes an `-o` argument. Errors are without the image's name.
+pub(super) fn add_typed(options: &mut CreateOptions, text: &str) -> Result<(), String> {
+    for (key, value) in args::key_values(text) {
+        if REFUSED.contains(&key.as_str()) && !options.knows(&key) {
+            return Err(format!("The option '{key}' is not supported by this version"));
+        }
+        options.add(&key, &value).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
-/// The options of a new image, by name, as given or by default.
-#[derive(Clone, Debug)]
-pub(super) struct Chosen {
-    pub(super) target: Target,
-    values: Vec<(&'static str, String)>,
+/// The options of an image of the format named by `-f` or `-O`. `subject` ("x.qcow2: ", or nothing) comes before the
+/// complaint.
+pub(super) fn options(format: &str, filename: &str, subject: &str) -> Result<CreateOptions, Failure> {
+    CreateOptions::new(format, Some(filename)).map_err(|error| complaint(&error, format, subject))
 }
 
-impl Chosen {
-    /// The defaults of a format.
-    pub(super) fn new(target: Target) -> Self {
-        let defaults: &[(&'static str, &str)] = match target {
-            Target::Raw => &[],
-            Target::Qcow2 => &[
-                ("cluster_size", "65536"),
-                ("extended_l2", "off"),
-                ("compression_type", "zlib"),
-                ("lazy_refcounts", "off"),
-                ("refcount_bits", "16"),
-            ],
-        };
-        Self { target, values: defaults.iter().map(|(name, value)| (*name, (*value).to_owned())).collect() }
-    }
-
-    /// Takes an `-o` argument. Errors are without the image's name.
-    pub(super) fn add(&mut self, text: &str) -> Result<(), String> {
-        for (key, value) in args::key_values(text) {
-            if REFUSED.contains(&key.as_str()) {
-                return Err(format!("The option '{key}' is not supported by this version"));
-            }
-            let known = self.target.table().iter().find(|known| known.name == key);
-            let known = known.ok_or_else(|| format!("Invalid parameter '{key}'"))?;
-            self.set(known.name, normal(known, &value)?);
-        }
-        Ok(())
-    }
-
-    pub(super) fn set(&mut self, name: &'static str, value: impl Into<String>) {
-        self.values.retain(|(known, _)| *known != name);
-        self.values.push((name, value.into()));
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
-    }
-
-    pub(super) fn size(&self) -> Option<u64> {
-        self.get("size").and_then(|text| text.parse().ok())
-    }
-
-    /// "fmt=qcow2 cluster_size=65536 …".
-    pub(super) fn line(&self) -> String {
-        let order = if self.target == Target::Raw { PRINTED_RAW } else { PRINTED };
-        let mut out = format!("fmt={}", self.target.name());
-        for name in order {
-            if let Some(value) = self.get(name) {
-                let _ = write!(out, " {name}={}", value.replace(',', ",,"));
-            }
-        }
-        out
-    }
-
-    pub(super) fn preallocation(&self) -> Result<Preallocation, String> {
-        match self.get("preallocation") {
-            None | Some("off") => Ok(Preallocation::Off),
-            Some("metadata") if self.target == Target::Qcow2 => Ok(Preallocation::Metadata),
-            Some("falloc") => Ok(Preallocation::Falloc),
-            Some("full") => Ok(Preallocation::Full),
-            Some(other) => Err(format!("Parameter 'preallocation' does not accept value '{other}'")),
-        }
-    }
-
-    /// What a qcow2 image is made from.
-    pub(super) fn qcow2(&self) -> Result<CreateOptions, String> {
-        let size = self.size().unwrap_or(0);
-        let mut options = CreateOptions::new(size.checked_next_multiple_of(512).ok_or("Image is too big")?);
-        options.version = match self.get("compat") {
-            None | Some("1.1" | "v3") => 3,
-            Some("0.10" | "v2") => 2,
-            Some(other) => return Err(format!("Parameter 'version' does not accept value '{other}'")),
-        };
-        options.compression = match self.get("compression_type") {
-            None | Some("zlib") => Compression::Zlib,
-            Some("zstd") => Compression::Zstd,
-            Some(other) => return Err(format!("Parameter 'compression-type' does not accept value '{other}'")),
-        };
-        let number = |name: &str| self.get(name).and_then(|text| text.parse::<u64>().ok());
-        options.cluster_size = number("cluster_size").unwrap_or(options.cluster_size);
-        options.refcount_bits = number("refcount_bits").and_then(|bits| u32::try_from(bits).ok()).unwrap_or(0);
-        options.extended_l2 = self.get("extended_l2") == Some("on");
-        options.lazy_refcounts = self.get("lazy_refcounts") == Some("on");
-        let format = self.get("backing_fmt").map(str::to_owned);
-        options.backing = self.get("backing_file").map(|name| (name.to_owned(), format.clone()));
-        if options.backing.is_none() && format.is_some() {
-            return Err("Backing format cannot be used without backing file".to_owned());
-        }
-        Ok(options)
+fn complaint(error: &OpenError, format: &str, subject: &str) -> Failure {
+    match error {
+        OpenError::UnknownDriver(_) => Failure::new(format!("{subject}Unknown file format '{format}'")),
+        other => Failure::new(format!("{subject}{other}")),
     }
 }
 
-/// A value in the form that is printed.
-fn normal(known: &Known, value: &str) -> Result<String, String> {
-    let name = known.name;
-    match known.kind {
-        Kind::Text => Ok(value.to_owned()),
-        Kind::Switch => match value {
-            "on" | "yes" | "true" | "y" => Ok("on".to_owned()),
-            "off" | "no" | "false" | "n" => Ok("off".to_owned()),
-            _ => Err(format!("Parameter '{name}' expects 'on' or 'off'")),
-        },
-        Kind::Number => {
-            value.parse::<u64>().map(|n| n.to_string()).map_err(|_| format!("Parameter '{name}' expects a number"))
-        }
-        Kind::Size => parse_size(value).map(|n| n.to_string()).ok_or_else(|| {
-            format!(
-                "Parameter '{name}' expects a non-negative number below 2^64\nOptional suffix k, M, G, T, P or E means \
-                 kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
-            )
-        }),
+/// What `-o help` prints; with a file name its protocol's options are among them.
+pub(super) fn help_text(format: &str, filename: Option<&String>) -> Result<String, Failure> {
+    let options = CreateOptions::new(format, filename.map(String::as_str));
+    let options = options.map_err(|error| complaint(&error, format, ""))?;
+    let is_format = driver::by_name(format).is_ok_and(|driver| driver.kind() == Kind::Format);
+    if filename.is_some() || !is_format {
+        return Ok(format!("Supported options:\n{}", options.help_lines()));
     }
-}
-
-/// The format named by `-f` or `-O`. `subject` ("x.qcow2: ", or nothing) comes before the complaint.
-pub(super) fn target(name: &str, subject: &str) -> Result<Target, Failure> {
-    Target::by_name(name).ok_or_else(|| {
-        let text = if crate::block::is_known_driver(name) {
-            format!("Block driver '{name}' is not supported by this version")
-        } else {
-            format!("Unknown file format '{name}'")
-        };
-        Failure::new(format!("{subject}{text}"))
-    })
+    Ok(format!(
+        "Supported {format} options:\n{}\nThe protocol level may support further options.\nSpecify the target filename \
+         to include those options.\n",
+        options.help_lines()
+    ))
 }
 
 #[cfg(test)]
@@ -281,28 +70,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_that_of_qemu() {
-        let mut chosen = Chosen::new(Target::Qcow2);
-        chosen.add("lazy_refcounts=on,cluster_size=2M,refcount_bits=1,compression_type=zstd,extended_l2=on").unwrap();
-        chosen.set("size", "1048576");
+    fn what_is_not_there_yet_is_refused_by_name() {
+        let mut chosen = options("qcow2", "x", "").unwrap();
         assert_eq!(
-            chosen.line(),
-            "fmt=qcow2 cluster_size=2097152 extended_l2=on compression_type=zstd size=1048576 lazy_refcounts=on \
-             refcount_bits=1"
+            add_typed(&mut chosen, "nocow=on").unwrap_err(),
+            "The option 'nocow' is not supported by this version"
         );
-        let mut raw = Chosen::new(Target::Raw);
-        raw.add("size=10M,preallocation=falloc").unwrap();
-        assert_eq!(raw.line(), "fmt=raw size=10485760 preallocation=falloc");
-    }
-
-    #[test]
-    fn complaints_are_those_of_qemu() {
-        let mut chosen = Chosen::new(Target::Qcow2);
-        assert_eq!(chosen.add("bogus=1").unwrap_err(), "Invalid parameter 'bogus'");
-        assert_eq!(chosen.add("lazy_refcounts=maybe").unwrap_err(), "Parameter 'lazy_refcounts' expects 'on' or 'off'");
-        assert_eq!(chosen.add("refcount_bits=foo").unwrap_err(), "Parameter 'refcount_bits' expects a number");
-        assert_eq!(chosen.add("nocow=on").unwrap_err(), "The option 'nocow' is not supported by this version");
-        chosen.add("compat=2").unwrap();
-        assert_eq!(chosen.qcow2().unwrap_err(), "Parameter 'version' does not accept value '2'");
+        add_typed(&mut chosen, "size=1M,backing_file=a,,b").unwrap();
+        assert_eq!(chosen.get("backing_file"), Some("a,b"));
+        assert_eq!(options("nope", "x", "x: ").unwrap_err().message, "qemu-img: x: Unknown file format 'nope'");
     }
 }

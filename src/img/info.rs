@@ -7,8 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::{self, flag, long, value};
 use super::{Failure, Outcome, Source, report};
-use crate::block::format::qcow2;
-use crate::block::{Image, OpenFlags};
+use crate::block::{Details, Image, ImageOps, OpenFlags, SnapshotInfo};
 use crate::host::reason;
 
 pub(super) fn run(args: &[OsString]) -> Outcome {
@@ -71,7 +70,7 @@ struct Facts {
     disk_size: u64,
     file: FileFacts,
     backing: Option<(String, String)>,
-    qcow2: Option<Qcow2Facts>,
+    details: Option<Details>,
 }
 
 struct FileFacts {
@@ -80,18 +79,10 @@ struct FileFacts {
     len: u64,
 }
 
-struct Qcow2Facts {
-    header: qcow2::header::Header,
-    snapshots: Vec<qcow2::SnapshotInfo>,
-}
-
 impl Facts {
     fn of(image: &Image) -> std::io::Result<Self> {
         let info = image.file.info();
-        let qcow2 = match image.qcow2() {
-            Some(node) => Some(Qcow2Facts { header: node.header(), snapshots: node.snapshots()? }),
-            None => None,
-        };
+        let details = image.ops().map(ImageOps::details).transpose()?;
         let backing =
             image.backing_name.as_ref().map(|name| (name.clone(), crate::block::backing_path(&image.filename, name)));
         Ok(Self {
@@ -105,7 +96,7 @@ impl Facts {
                 len: image.file.len()?.next_multiple_of(512),
             },
             backing,
-            qcow2,
+            details,
         })
     }
 
@@ -115,8 +106,8 @@ impl Facts {
         let size = |bytes: u64| format!("{} ({bytes} bytes)", report::human_size(bytes));
         let _ = writeln!(out, "virtual size: {}", size(self.virtual_size));
         let _ = writeln!(out, "disk size: {}", report::human_size(self.disk_size));
-        if let Some(qcow2) = &self.qcow2 {
-            qcow2.human_head(&mut out);
+        if let Some(details) = &self.details {
+            human_head(details, &mut out);
         }
         if let Some((name, path)) = &self.backing {
             let _ = write!(out, "backing file: {name}");
@@ -124,12 +115,12 @@ impl Facts {
                 let _ = write!(out, " (actual path: {path})");
             }
             out.push('\n');
-            if let Some(format) = self.qcow2.as_ref().and_then(|qcow2| qcow2.header.backing_format.as_ref()) {
+            if let Some(format) = self.details.as_ref().and_then(|details| details.backing_format.as_ref()) {
                 let _ = writeln!(out, "backing file format: {format}");
             }
         }
-        if let Some(qcow2) = &self.qcow2 {
-            qcow2.human_rest(&mut out);
+        if let Some(details) = &self.details {
+            human_rest(details, &mut out);
         }
         let _ = write!(
             out,
@@ -157,35 +148,38 @@ impl Facts {
             map.insert(key.to_owned(), value);
         };
         put("children", json!([{"name": "file", "info": file}]));
-        let header = self.qcow2.as_ref().map(|qcow2| &qcow2.header);
-        if let Some(qcow2) = self.qcow2.as_ref().filter(|qcow2| !qcow2.snapshots.is_empty()) {
-            put("snapshots", qcow2.snapshots.iter().map(snapshot_json).collect());
+        let details = self.details.as_ref();
+        if let Some(details) = details.filter(|details| !details.snapshots.is_empty()) {
+            put("snapshots", details.snapshots.iter().map(snapshot_json).collect());
         }
-        if let Some(format) = header.and_then(|header| header.backing_format.as_ref()) {
+        if let Some(format) = details.and_then(|details| details.backing_format.as_ref()) {
             put("backing-filename-format", format.as_str().into());
         }
         put("virtual-size", self.virtual_size.into());
         put("filename", self.filename.as_str().into());
-        if let Some(header) = header {
-            put("cluster-size", (1_u64 << header.cluster_bits).into());
+        if let Some(size) = details.and_then(|details| details.cluster_size) {
+            put("cluster-size", size.into());
         }
         put("format", self.format.into());
         put("actual-size", self.disk_size.into());
-        if let Some(qcow2) = &self.qcow2 {
+        if let Some(details) = details.filter(|details| !details.specific.is_empty()) {
             let data: Map<String, Value> =
-                qcow2.specifics().into_iter().map(|(k, v)| (k.replace(' ', "-"), v)).collect();
-            put("format-specific", json!({"type": "qcow2", "data": data}));
+                details.specific.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+            put("format-specific", json!({"type": self.format, "data": data}));
         }
         if let Some((name, path)) = &self.backing {
             put("full-backing-filename", path.as_str().into());
             put("backing-filename", name.as_str().into());
         }
-        put("dirty-flag", self.qcow2.as_ref().is_some_and(Qcow2Facts::dirty).into());
+        put("dirty-flag", details.is_some_and(|details| details.dirty).into());
+        if details.is_some_and(|details| details.encrypted) {
+            put("encrypted", true.into());
+        }
         Value::Object(map)
     }
 }
 
-fn snapshot_json(snapshot: &qcow2::SnapshotInfo) -> Value {
+fn snapshot_json(snapshot: &SnapshotInfo) -> Value {
     let mut map = Map::new();
     if let Some(icount) = snapshot.icount {
         map.insert("icount".to_owned(), icount.into());
@@ -203,47 +197,28 @@ fn snapshot_json(snapshot: &qcow2::SnapshotInfo) -> Value {
     Value::Object(map)
 }
 
-impl Qcow2Facts {
-    fn dirty(&self) -> bool {
-        self.header.incompatible & qcow2::header::incompatible::DIRTY != 0
+fn human_head(details: &Details, out: &mut String) {
+    if details.encrypted {
+        out.push_str("encrypted: yes\n");
     }
-
-    fn human_head(&self, out: &mut String) {
-        let _ = writeln!(out, "cluster_size: {}", 1_u64 << self.header.cluster_bits);
-        if self.dirty() {
-            out.push_str("cleanly shut down: no\n");
-        }
+    if let Some(size) = details.cluster_size {
+        let _ = writeln!(out, "cluster_size: {size}");
     }
-
-    fn human_rest(&self, out: &mut String) {
-        if !self.snapshots.is_empty() {
-            out.push_str(&report::snapshot_table(&self.snapshots));
-        }
-        out.push_str("Format specific information:\n");
-        for (key, value) in self.specifics() {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let _ = writeln!(out, "    {key}: {text}");
-        }
+    if details.dirty {
+        out.push_str("cleanly shut down: no\n");
     }
+}
 
-    fn specifics(&self) -> Vec<(&'static str, Value)> {
-        let header = &self.header;
-        let compression = header.compression.name();
-        let bits = 1_u64 << header.refcount_order;
-        if header.version < 3 {
-            return vec![
-                ("compat", "0.10".into()),
-                ("compression type", compression.into()),
-                ("refcount bits", bits.into()),
-            ];
-        }
-        vec![
-            ("compat", "1.1".into()),
-            ("compression type", compression.into()),
-            ("lazy refcounts", (header.compatible & qcow2::header::compatible::LAZY_REFCOUNTS != 0).into()),
-            ("refcount bits", bits.into()),
-            ("corrupt", (header.incompatible & qcow2::header::incompatible::CORRUPT != 0).into()),
-            ("extended l2", header.extended_l2().into()),
-        ]
+fn human_rest(details: &Details, out: &mut String) {
+    if !details.snapshots.is_empty() {
+        out.push_str(&report::snapshot_table(&details.snapshots));
+    }
+    if details.specific.is_empty() {
+        return;
+    }
+    out.push_str("Format specific information:\n");
+    for (key, value) in &details.specific {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let _ = writeln!(out, "    {}: {text}", key.replace('-', " "));
     }
 }

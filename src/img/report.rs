@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::block::format::qcow2::SnapshotInfo;
+use crate::block::SnapshotInfo;
 use crate::host::zone::local_time;
 
 /// "1.5 GiB": three significant digits, and a larger unit from 1000 on.

@@ -38,9 +38,9 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         force_share: given.has("force-share"),
     };
     let image = source.open(OpenFlags { read_only: true, ..OpenFlags::default() })?;
-    let Some(qcow2) = image.qcow2() else { return Ok(0) };
+    let Some(ops) = image.ops() else { return Ok(0) };
     let failed = |error: std::io::Error| Failure::new(format!("Could not list snapshots: {}", reason(&error)));
-    let snapshots = qcow2.snapshots().map_err(failed)?;
+    let snapshots = ops.details().map_err(failed)?.snapshots;
     if !snapshots.is_empty() {
         print!("{}", report::snapshot_table(&snapshots));
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
-use crate::block::{Format, Image, Stats};
+use crate::block::{Image, Kind, Stats};
 use crate::bus::PciAddress;
 use crate::chardev::Chardevs;
 use crate::cpu::{CpuState, MpState};
@@ -536,7 +536,7 @@ impl Control for Session {
                     qdev: place.map(|(number, placed)| placed.qdev(*number)).or_else(|| self.flash_path(&drive.id)),
                     node_name: image.as_ref().map(|image| image.node_name.clone()),
                     parent: image
-                        .filter(|image| !matches!(image.format, Format::Protocol))
+                        .filter(|image| image.kind != Kind::Protocol)
                         .map(|image| (image.file.info().driver.to_owned(), stats)),
                     counters: stats,
                 }

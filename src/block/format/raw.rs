@@ -3,8 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::block::create::{self, CreateOption, CreateOptions, Preallocation};
+use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
+use crate::block::error::OpenError;
+use crate::block::graph::OpenContext;
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
-use crate::block::probe::{self, Guess};
+use crate::block::probe;
 
 /// The unit that a raw disk's length is rounded up to.
 const SECTOR: u64 = 512;
@@ -68,7 +72,7 @@ impl RawNode {
         let at = usize::try_from(offset).unwrap_or(0);
         let len = buf.len().min(sector.len() - at);
         sector[at..at + len].copy_from_slice(&buf[..len]);
-        if probe::guess(&sector) == Guess::Raw { Ok(()) } else { Err(io::Error::from_raw_os_error(1)) }
+        if probe::guess(&sector, "").is_none() { Ok(()) } else { Err(io::Error::from_raw_os_error(1)) }
     }
 }
 
@@ -123,6 +127,72 @@ impl BlockNode for RawNode {
 
     fn children(&self) -> Vec<(&'static str, Arc<dyn BlockNode>)> {
         vec![("file", Arc::clone(&self.file))]
+    }
+}
+
+/// `raw`.
+pub struct Raw;
+
+impl Driver for Raw {
+    fn name(&self) -> &'static str {
+        "raw"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Format
+    }
+
+    fn open(&self, context: &mut OpenContext<'_>) -> Result<Opened, OpenError> {
+        let file = context.file()?;
+        let read_only = context.read_only() || file.node.info().read_only;
+        let start = context.options.take_size("offset")?.unwrap_or(0);
+        let len = context.options.take_size("size")?;
+        context.finish()?;
+        if let Some(len) = len {
+            let real = file.node.len().map_err(OpenError::io("Could not get image size"))?;
+            if start.checked_add(len).is_none_or(|end| end > real) {
+                let text = format!(
+                    "The sum of offset ({start}) and size ({len}) has to be smaller or equal to the  actual size of the \
+                     containing file ({real})"
+                );
+                return Err(OpenError::Invalid(text));
+            }
+        }
+        context.share(&file.node, false)?;
+        let mut raw = RawNode::new(Arc::clone(&file.node), read_only).window(start, len);
+        if context.guessed() && !read_only {
+            raw = raw.guessed();
+        }
+        Ok(Opened::new(Arc::new(raw), file.filename).over(file.node))
+    }
+
+    fn creation(&self) -> Option<&dyn Creation> {
+        Some(self)
+    }
+}
+
+/// What a raw image can be reserved by.
+const PREALLOCATION: &[Preallocation] = &[Preallocation::Off, Preallocation::Falloc, Preallocation::Full];
+
+impl Creation for Raw {
+    fn options(&self) -> &'static [CreateOption] {
+        const { &[create::SIZE] }
+    }
+
+    fn create(&self, filename: &str, options: &CreateOptions, place: &mut CreatePlace) -> Result<(), OpenError> {
+        let preallocation = options.preallocation(PREALLOCATION)?;
+        let size = options.whole_sectors()?;
+        let file = place.file(filename, options)?;
+        file.truncate(size).map_err(OpenError::io(format!("Could not resize '{filename}'")))?;
+        if preallocation == Preallocation::Off && size > 0 {
+            // As QEMU: the first block has storage, so that the host's alignment can be told.
+            file.preallocate(0, size.min(4096), Preallocation::Full)
+                .map_err(OpenError::io("Could not write to image"))?;
+        }
+        if size == 0 {
+            return Ok(());
+        }
+        file.preallocate(0, size, preallocation).map_err(OpenError::io("Could not write to image"))
     }
 }
 

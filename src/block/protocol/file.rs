@@ -5,18 +5,26 @@
 //! bytes it looks whether anyone else holds the opposite ones. The bytes and texts are as observed from QEMU 10.0
 //! (`/proc/locks`), so that each side's tools refuse what the other side has open.
 
-use std::fs::{File, OpenOptions};
+use std::fs;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use serde_json::Value;
 
+use crate::block::create;
+use crate::block::create::{CreateOption, CreateOptions, OptionKind, Preallocation};
+use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::{LockKind, OpenError};
+use crate::block::graph::OpenContext;
 use crate::block::lock;
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
+use crate::block::options::Options;
 use crate::block::sharing::{PERMISSIONS, Permissions, Sharing};
 use crate::host::lock::{lock_shared, others_hold, unlock};
 
@@ -45,7 +53,7 @@ pub struct FileOptions {
 /// An open file or device.
 #[derive(Debug)]
 pub struct FileNode {
-    file: File,
+    file: fs::File,
     path: String,
     read_only: bool,
     device: bool,
@@ -76,7 +84,7 @@ impl FileNode {
             _ => OpenError::Open { filename: path.to_owned(), error },
         };
         let mut read_only = options.read_only;
-        if std::fs::metadata(path).is_ok_and(|it| it.file_type().is_fifo()) {
+        if fs::metadata(path).is_ok_and(|it| it.file_type().is_fifo()) {
             // Opening it would wait for a writer, for ever.
             return Err(not_a_file(path));
         }
@@ -206,14 +214,6 @@ impl FileNode {
         self.device
     }
 
-    /// Makes the host reserve storage for the range, extending the file if it must.
-    ///
-    /// # Errors
-    /// The host's; `Unsupported` where the file system cannot.
-    pub fn preallocate(&self, offset: u64, len: u64) -> IoResult<()> {
-        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)?)
-    }
-
     /// Runs `piece(aligned offset, buffer, first byte of the range in it, its length there, offset in the range)` over
     /// the aligned blocks that a range touches.
     fn bounce(
@@ -321,7 +321,7 @@ fn not_a_file(path: &str) -> OpenError {
     OpenError::WrongKind { driver: "file", filename: path.to_owned(), wanted: "a regular file" }
 }
 
-fn open_file(path: &str, read_only: bool, direct: bool) -> io::Result<File> {
+fn open_file(path: &str, read_only: bool, direct: bool) -> io::Result<fs::File> {
     let mut flags = OFlags::CLOEXEC;
     if direct {
         flags |= OFlags::DIRECT;
@@ -330,7 +330,7 @@ fn open_file(path: &str, read_only: bool, direct: bool) -> io::Result<File> {
 }
 
 /// What `O_DIRECT` wants: statx(2) tells on newer kernels; else the block size that suits all.
-fn direct_alignment(file: &File) -> usize {
+fn direct_alignment(file: &fs::File) -> usize {
     let fallback = 4096;
     let Ok(metadata) = file.metadata() else { return fallback };
     if metadata.file_type().is_block_device() {
@@ -428,6 +428,14 @@ impl BlockNode for FileNode {
         Ok(self.file.metadata()?.blocks() * 512)
     }
 
+    fn preallocate(&self, offset: u64, len: u64, how: Preallocation) -> IoResult<()> {
+        match how {
+            Preallocation::Off | Preallocation::Metadata => Ok(()),
+            Preallocation::Falloc => Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)?),
+            Preallocation::Full => self.write_zeros(offset, len),
+        }
+    }
+
     fn set_sharing(&self, mut sharing: Sharing) -> Result<(), OpenError> {
         if self.read_only {
             sharing.used = sharing.used.only(Permissions::CONSISTENT_READ);
@@ -442,6 +450,118 @@ impl BlockNode for FileNode {
             read_only: self.read_only,
         }
     }
+}
+
+/// `file`.
+pub struct File;
+/// `host_device`.
+pub struct HostDevice;
+
+impl Driver for File {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Protocol
+    }
+
+    fn prefixes(&self) -> &'static [&'static str] {
+        &["file"]
+    }
+
+    fn parse_filename(&self, filename: &str, options: &mut Options) -> Result<(), OpenError> {
+        options.insert("filename", filename.strip_prefix("file:").unwrap_or(filename));
+        Ok(())
+    }
+
+    fn open(&self, context: &mut OpenContext<'_>) -> Result<Opened, OpenError> {
+        open(context)
+    }
+
+    fn creation(&self) -> Option<&dyn Creation> {
+        Some(self)
+    }
+}
+
+impl Driver for HostDevice {
+    fn name(&self) -> &'static str {
+        "host_device"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Protocol
+    }
+
+    fn prefixes(&self) -> &'static [&'static str] {
+        &["host_device"]
+    }
+
+    fn parse_filename(&self, filename: &str, options: &mut Options) -> Result<(), OpenError> {
+        options.insert("filename", filename.strip_prefix("host_device:").unwrap_or(filename));
+        Ok(())
+    }
+
+    fn open(&self, context: &mut OpenContext<'_>) -> Result<Opened, OpenError> {
+        open(context)
+    }
+}
+
+impl Creation for File {
+    fn options(&self) -> &'static [CreateOption] {
+        const {
+            &[
+                create::SIZE,
+                CreateOption::new(
+                    "preallocation",
+                    OptionKind::Text,
+                    "Preallocation mode (allowed values: off, falloc, full)",
+                ),
+            ]
+        }
+    }
+
+    /// An empty file: the format above says how long it is to be.
+    fn create(&self, filename: &str, _options: &CreateOptions, _place: &mut CreatePlace) -> Result<(), OpenError> {
+        FileNode::create(filename.strip_prefix("file:").unwrap_or(filename), 0).map(drop)
+    }
+}
+
+fn open(context: &mut OpenContext<'_>) -> Result<Opened, OpenError> {
+    let options = &mut context.options;
+    let filename = options
+        .take_str("filename")?
+        .ok_or_else(|| OpenError::Invalid("The 'file' block driver requires a file name".to_owned()))?;
+    let locking = match options.take("locking") {
+        None => None,
+        Some(Value::String(text)) if text == "auto" => None,
+        Some(Value::String(text)) if text == "on" => Some(true),
+        Some(Value::String(text)) if text == "off" => Some(false),
+        Some(Value::Bool(on)) => Some(on),
+        Some(other) => {
+            return Err(OpenError::Invalid(format!("Parameter 'locking' does not accept value '{other}'")));
+        }
+    };
+    match options.take_str("aio")?.as_deref() {
+        None | Some("threads") => {}
+        Some(other @ ("native" | "io_uring")) => return Err(OpenError::Unsupported(format!("aio={other}"))),
+        Some(other) => {
+            return Err(OpenError::Invalid(format!("Parameter 'aio' does not accept value '{other}'")));
+        }
+    }
+    let auto_read_only = options.take_bool("auto-read-only")?.unwrap_or(false);
+    context.finish()?;
+    let options = FileOptions {
+        read_only: context.read_only(),
+        auto_read_only,
+        direct: context.cache.direct,
+        no_flush: context.cache.no_flush,
+        locking,
+        sharing: context.protocol_sharing(),
+        unmap: context.unmap,
+    };
+    let file = FileNode::open(&filename, &options)?;
+    Ok(Opened::new(Arc::new(file), filename))
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! `null-co`: reads as whatever, forgets what is written; for measuring and for tests of machines.
 
 use std::io;
+use std::sync::Arc;
 
+use crate::block::driver::{Driver, Kind, Opened};
+use crate::block::error::OpenError;
+use crate::block::graph::OpenContext;
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
 
 /// A medium without storage.
@@ -67,5 +71,30 @@ impl BlockNode for NullNode {
 
     fn info(&self) -> NodeInfo {
         NodeInfo { driver: "null-co", filename: "null-co://".to_owned(), read_only: self.read_only }
+    }
+}
+
+/// `null-co`.
+pub struct NullCo;
+
+impl Driver for NullCo {
+    fn name(&self) -> &'static str {
+        "null-co"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Protocol
+    }
+
+    fn prefixes(&self) -> &'static [&'static str] {
+        &["null-co"]
+    }
+
+    fn open(&self, context: &mut OpenContext<'_>) -> Result<Opened, OpenError> {
+        let len = context.options.take_size("size")?.unwrap_or(1 << 30);
+        let zeroes = context.options.take_bool("read-zeroes")?.unwrap_or(true);
+        let filename = context.options.take_str("filename")?.unwrap_or_else(|| "null-co://".to_owned());
+        context.finish()?;
+        Ok(Opened::new(Arc::new(NullNode::new(len, zeroes, context.read_only())), filename))
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::block::graph::Format;
+use crate::block::driver::Kind;
 use crate::block::memory::MemoryNode;
 use crate::block::node::Extent;
 use crate::block::{CacheMode, NodeInfo};
@@ -9,7 +9,7 @@ fn image(node: Arc<dyn BlockNode>) -> Image {
     Image {
         file: Arc::clone(&node),
         node,
-        format: Format::Protocol,
+        kind: Kind::Protocol,
         driver: "raw",
         filename: "test".to_owned(),
         node_name: "#block101".to_owned(),

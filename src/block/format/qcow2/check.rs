@@ -7,6 +7,7 @@ use super::header::{Header, autoclear, extension, incompatible};
 use super::meta::{L1_COPIED, Meta, read_l1};
 use super::snapshot::read_table;
 use super::{Geometry, Image};
+use crate::block::image::{CheckFailed, CheckReport, Repair};
 use crate::block::lock;
 use crate::block::node::{BlockNode, IoResult};
 
@@ -17,42 +18,6 @@ const L2_RESERVED: u64 = 0x3f00_0000_0000_01fe;
 
 /// Clusters that a check counts at most (a count takes 4 bytes).
 const MAX_CLUSTERS: u64 = 1 << 30;
-
-/// What to repair.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repair {
-    /// Counts that are too high, and flags.
-    Leaks,
-    /// All that can be.
-    All,
-}
-
-/// What a check found.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct CheckReport {
-    /// Counts too low, tables that contradict themselves.
-    pub corruptions: u64,
-    /// Clusters that are counted and not used.
-    pub leaks: u64,
-    /// What could not be checked.
-    pub check_errors: u64,
-    /// Repaired.
-    pub corruptions_fixed: u64,
-    /// Repaired.
-    pub leaks_fixed: u64,
-    /// The end of the last cluster in use.
-    pub image_end_offset: u64,
-    /// Clusters of the virtual disk.
-    pub total_clusters: u64,
-    /// Of these have a place.
-    pub allocated_clusters: u64,
-    /// Of these do not follow their neighbour.
-    pub fragmented_clusters: u64,
-    /// Of these are packed.
-    pub compressed_clusters: u64,
-    /// A line for each thing found, as QEMU prints them to standard error.
-    pub messages: Vec<String>,
-}
 
 struct Counter<'a> {
     file: &'a dyn BlockNode,
@@ -239,7 +204,7 @@ impl Image {
     ///
     /// # Errors
     /// The host fails, or the image is so damaged that it cannot be checked.
-    pub fn check(&self, repair: Option<Repair>) -> IoResult<CheckReport> {
+    pub fn check_tables(&self, repair: Option<Repair>) -> IoResult<CheckReport> {
         let mut meta = lock(&self.meta);
         let meta = &mut *meta;
         let file = self.file.as_ref();
@@ -407,8 +372,3 @@ impl Image {
         Ok(())
     }
 }
-
-/// Why a repair was not tried, with what the check had found.
-#[derive(Debug, thiserror::Error)]
-#[error("Input/output error")]
-pub struct CheckFailed(pub Vec<String>);

@@ -15,6 +15,7 @@ mod cache;
 mod check;
 mod compress;
 pub mod create;
+mod driver;
 mod entry;
 pub mod header;
 mod meta;
@@ -28,14 +29,14 @@ use std::io;
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::block::error::OpenError;
+use crate::block::image::{ImageOps, Repair};
 use crate::block::lock;
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
 use entry::Kind;
 use header::{Compression, Header, incompatible};
 use meta::Meta;
 
-pub use check::{CheckFailed, CheckReport, Repair};
-pub use snapshot::SnapshotInfo;
+pub use driver::Qcow2;
 
 /// Sizes that follow from the header and never change while the image is open.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +181,7 @@ impl Image {
         };
         if dirty {
             let failed = || OpenError::Image("Could not repair dirty image: Input/output error".to_owned());
-            let report = self.check(Some(Repair::All)).map_err(|_| failed())?;
+            let report = self.check_tables(Some(Repair::All)).map_err(|_| failed())?;
             for message in &report.messages {
                 log::warn!("{message}");
             }
@@ -383,6 +384,10 @@ impl BlockNode for Image {
 
     fn info(&self) -> NodeInfo {
         NodeInfo { driver: "qcow2", filename: self.file.info().filename, read_only: self.options.read_only }
+    }
+
+    fn image(&self) -> Option<&dyn ImageOps> {
+        Some(self)
     }
 
     fn children(&self) -> Vec<(&'static str, Arc<dyn BlockNode>)> {

@@ -4,6 +4,7 @@ use std::io;
 
 use super::Image;
 use super::header::Header;
+use crate::block::image::SnapshotInfo;
 use crate::block::lock;
 use crate::block::node::{BlockNode, IoResult};
 
@@ -13,29 +14,6 @@ const FIXED_BYTES: usize = 40;
 const MAX_EXTRA: usize = 1024;
 /// QEMU refuses longer L1 tables.
 const MAX_L1_ENTRIES: u32 = 4 << 20;
-
-/// An internal snapshot.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct SnapshotInfo {
-    /// Its number, as text.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// Bytes of machine state in it.
-    pub vm_state_size: u64,
-    /// When it was taken: seconds since 1970.
-    pub date_sec: u32,
-    /// The rest, in nanoseconds.
-    pub date_nsec: u32,
-    /// How long the machine had run, in nanoseconds.
-    pub vm_clock_nsec: u64,
-    /// Instructions that it had run, if that was counted.
-    pub icount: Option<u64>,
-    /// Where its L1 table is.
-    pub l1_offset: u64,
-    /// The table's entries.
-    pub l1_size: u32,
-}
 
 /// The fixed part of an entry, and how many bytes of what follow.
 struct Fixed {

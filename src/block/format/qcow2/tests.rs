@@ -1,5 +1,6 @@
 use super::create::{CreateOptions, create};
 use super::*;
+use crate::block::image::CheckReport;
 use crate::block::memory::MemoryNode;
 
 const MIB: u64 = 1 << 20;
@@ -96,7 +97,7 @@ fn behaves_like_a_vector(options: &CreateOptions, backing: Option<Vec<u8>>, seed
 
 fn checked(file: &Arc<MemoryNode>) -> CheckReport {
     let options = OpenOptions { read_only: true, for_check: true, ..OpenOptions::default() };
-    Image::open(Arc::clone(file) as Arc<dyn BlockNode>, None, options).unwrap().check(None).unwrap()
+    Image::open(Arc::clone(file) as Arc<dyn BlockNode>, None, options).unwrap().check_tables(None).unwrap()
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn compressed_clusters_come_back_and_can_be_overwritten() {
     let mut model: Vec<u8> = (0..u32::try_from(MIB).unwrap()).map(|i| (i / 777).to_le_bytes()[0]).collect();
     for cluster in 0..16 {
         let at = cluster * 65536;
-        image.write_compressed(at, &model[usize::try_from(at).unwrap()..][..65536]).unwrap();
+        image.write_packed(at, &model[usize::try_from(at).unwrap()..][..65536]).unwrap();
     }
     image.flush().unwrap();
     assert!(file.len().unwrap() < MIB / 2);
@@ -300,7 +301,7 @@ fn sample() -> Vec<u8> {
     let file = made(&CreateOptions { backing, cluster_size: 1024, ..CreateOptions::new(32 * 1024) });
     let image = opened(&file);
     image.write_at(0, &[7; 5000], false).unwrap();
-    image.write_compressed(8192, &[3; 1024]).unwrap();
+    image.write_packed(8192, &[3; 1024]).unwrap();
     image.zero(12288, 4096, false).unwrap();
     drop(image);
     file.bytes()
@@ -315,7 +316,7 @@ fn endure(bytes: Vec<u8>) {
         let _ = image.read_at(0, &mut buf);
         let _ = image.extent(0, 16384);
         let _ = image.snapshots();
-        let _ = image.check(None);
+        let _ = image.check_tables(None);
     }
     let change = OpenOptions { unmap: true, ..OpenOptions::default() };
     if let Ok(image) = Image::open(file, None, change) {

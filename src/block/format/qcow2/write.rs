@@ -358,7 +358,7 @@ impl Image {
     ///
     /// # Errors
     /// As for writes; `InvalidInput` if it is not one whole cluster.
-    pub fn write_compressed(&self, offset: u64, buf: &[u8]) -> IoResult<()> {
+    pub fn write_packed(&self, offset: u64, buf: &[u8]) -> IoResult<()> {
         self.check_writable(offset, buf.len() as u64)?;
         let g = self.geometry;
         let whole = buf.len() as u64 == g.cluster() || offset + buf.len() as u64 == self.header().size;
