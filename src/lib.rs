@@ -20,6 +20,7 @@ pub mod bus;
 pub mod block;
 pub mod chardev;
 pub mod cpu;
+pub mod net;
 pub mod ui;
 
 // Layer 5: chips, accelerators, the image tools.

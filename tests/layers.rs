@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["event", "trace"],
     &["mem"],
     &["bus"],
-    &["block", "chardev", "cpu", "ui"],
+    &["block", "chardev", "cpu", "net", "ui"],
     &["hw", "accel", "img"],
     &["machine"],
     &["monitor", "options"],
