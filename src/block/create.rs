@@ -106,6 +106,12 @@ impl CreateOptions {
         Ok(Self { driver: format.name(), known, values: Vec::new() })
     }
 
+    /// No value given yet, of a driver's options for [`super::image::ImageOps::amend`].
+    #[must_use]
+    pub fn for_amend(driver: &'static str, known: &'static [CreateOption]) -> Self {
+        Self { driver, known: known.to_vec(), values: Vec::new() }
+    }
+
     /// The format's name.
     #[must_use]
     pub fn driver(&self) -> &'static str {

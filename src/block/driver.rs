@@ -9,6 +9,7 @@ use super::create::CreateOptions;
 use super::error::OpenError;
 use super::format::{qcow2, raw};
 use super::graph::{Image, OpenContext, OpenFlags, Opener};
+use super::image::{Measure, MeasureSource};
 use super::node::BlockNode;
 use super::options::Options;
 use super::protocol::{file, null};
@@ -105,6 +106,14 @@ pub trait Creation {
     /// # Errors
     /// QEMU's text, without the image's name in front.
     fn create(&self, filename: &str, options: &CreateOptions, place: &mut CreatePlace) -> Result<(), OpenError>;
+
+    /// What an image of these options would take for what `source` holds.
+    ///
+    /// # Errors
+    /// The format cannot tell (`Unsupported` inside), or QEMU's text.
+    fn measure(&self, options: &CreateOptions, _source: &mut MeasureSource<'_>) -> Result<Measure, OpenError> {
+        Err(OpenError::Invalid(format!("Block driver '{}' does not support size measurement", options.driver())))
+    }
 }
 
 /// Where a format makes its image: the protocol node below.

@@ -4,6 +4,9 @@ use std::io;
 
 use serde_json::Value;
 
+use super::create::{CreateOption, CreateOptions, Preallocation};
+use super::dirty::DirtyBits;
+use super::error::OpenError;
 use super::node::IoResult;
 
 /// What to repair.
@@ -70,6 +73,54 @@ pub struct SnapshotInfo {
     pub l1_size: u32,
 }
 
+impl SnapshotInfo {
+    /// Whether a name that people type means this one: an exact number, or a name.
+    #[must_use]
+    pub fn is_called(&self, id_or_name: &str) -> bool {
+        self.id == id_or_name || self.name == id_or_name
+    }
+}
+
+/// A persistent dirty bitmap.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BitmapInfo {
+    /// Its name.
+    pub name: String,
+    /// Bytes of the disk that one bit stands for.
+    pub granularity: u64,
+    /// Someone did not store it after using it: it is inconsistent.
+    pub in_use: bool,
+    /// It records writes.
+    pub auto: bool,
+}
+
+/// What a new image would take, in bytes (`qemu-img measure`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Measure {
+    /// For the data that there is.
+    pub required: u64,
+    /// Once all of the disk is written.
+    pub fully_allocated: u64,
+    /// For the source's persistent bitmaps; `None`: it can have none.
+    pub bitmaps: Option<u64>,
+}
+
+/// What [`super::driver::Creation::measure`] looks at.
+pub struct MeasureSource<'a> {
+    /// Bytes of the disk.
+    pub size: u64,
+    /// Whether there is data at an offset that would be copied, and for how many of at most that many bytes that holds;
+    /// `None`: there is no source, only a size.
+    #[expect(clippy::type_complexity, reason = "one function")]
+    pub is_data: Option<&'a mut dyn FnMut(u64, u64) -> IoResult<(bool, u64)>>,
+    /// The source's persistent bitmaps.
+    pub bitmaps: Option<Vec<BitmapInfo>>,
+}
+
+fn unsupported<T>() -> Result<T, OpenError> {
+    Err(OpenError::Io { what: String::new(), error: io::Error::from_raw_os_error(95) }) // ENOTSUP
+}
+
 /// What `qemu-img info` says of an image.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Details {
@@ -121,5 +172,142 @@ pub trait ImageOps: Send + Sync {
     /// As for writes.
     fn write_compressed(&self, _offset: u64, _data: &[u8]) -> IoResult<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Takes an internal snapshot: name, date, clock and size of the machine state are used, the rest is chosen. Returns
+    /// it as it is stored.
+    ///
+    /// # Errors
+    /// The host's, with QEMU's errno.
+    fn create_snapshot(&self, _wanted: &SnapshotInfo) -> IoResult<SnapshotInfo> {
+        Err(io::Error::from_raw_os_error(95)) // ENOTSUP
+    }
+
+    /// Makes the disk what it was at a snapshot (`qemu-img snapshot -a`).
+    ///
+    /// # Errors
+    /// There is none of that id or name, or the host fails; QEMU's text without "Could not apply snapshot".
+    fn apply_snapshot(&self, _id_or_name: &str) -> Result<(), OpenError> {
+        unsupported()
+    }
+
+    /// Deletes a snapshot.
+    ///
+    /// # Errors
+    /// As [`ImageOps::apply_snapshot`].
+    fn delete_snapshot(&self, _id_or_name: &str) -> Result<(), OpenError> {
+        unsupported()
+    }
+
+    /// Makes this image, which is open for reading only, read as it was at a snapshot (`qemu-img convert -l`).
+    ///
+    /// # Errors
+    /// As [`ImageOps::apply_snapshot`].
+    fn load_snapshot(&self, _id_or_name: &str) -> Result<(), OpenError> {
+        unsupported()
+    }
+
+    /// Changes the length of the disk and gives what is new storage as `how` says. A shorter length is refused unless
+    /// `shrink` allows it.
+    ///
+    /// # Errors
+    /// QEMU's text.
+    fn resize(&self, _size: u64, _how: Preallocation, _shrink: bool) -> Result<(), OpenError> {
+        unsupported()
+    }
+
+    /// Drops all data of this image, so that its backing file shows through (after `commit`).
+    ///
+    /// # Errors
+    /// The host's.
+    fn make_empty(&self) -> IoResult<()> {
+        Err(io::Error::from_raw_os_error(95)) // ENOTSUP
+    }
+
+    /// Records another backing file, or none, after everything written before is on stable storage.
+    ///
+    /// # Errors
+    /// The host's; `InvalidInput` or `StorageFull` if it cannot be recorded.
+    fn change_backing_file(&self, _name: Option<&str>, _format: Option<&str>) -> IoResult<()> {
+        Err(io::Error::from_raw_os_error(95)) // ENOTSUP
+    }
+
+    /// The options that [`ImageOps::amend`] takes.
+    fn amend_options(&self) -> &'static [CreateOption] {
+        &[]
+    }
+
+    /// Changes options of the image as it is; calls `progress(done, total)` on the way.
+    ///
+    /// # Errors
+    /// QEMU's text; the image is as before, or partly changed and valid.
+    fn amend(
+        &self,
+        _options: &CreateOptions,
+        _force: bool,
+        _progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), OpenError> {
+        unsupported()
+    }
+
+    /// Whether it can have persistent bitmaps.
+    fn can_have_bitmaps(&self) -> bool {
+        false
+    }
+
+    /// The persistent bitmaps.
+    ///
+    /// # Errors
+    /// Their directory cannot be read.
+    fn bitmaps(&self) -> IoResult<Vec<BitmapInfo>> {
+        Ok(Vec::new())
+    }
+
+    /// Makes an empty bitmap; granularity 0: the default.
+    ///
+    /// # Errors
+    /// QEMU's text.
+    fn add_bitmap(&self, _name: &str, _granularity: u64, _enabled: bool) -> Result<(), OpenError> {
+        unsupported()
+    }
+
+    /// Removes a bitmap.
+    ///
+    /// # Errors
+    /// QEMU's text.
+    fn remove_bitmap(&self, _name: &str) -> Result<(), OpenError> {
+        unsupported()
+    }
+
+    /// Makes a bitmap empty.
+    ///
+    /// # Errors
+    /// QEMU's text.
+    fn clear_bitmap(&self, _name: &str) -> Result<(), OpenError> {
+        unsupported()
+    }
+
+    /// Lets a bitmap record writes, or not.
+    ///
+    /// # Errors
+    /// QEMU's text.
+    fn enable_bitmap(&self, _name: &str, _on: bool) -> Result<(), OpenError> {
+        unsupported()
+    }
+
+    /// A copy of a bitmap's content.
+    ///
+    /// # Errors
+    /// QEMU's text: there is none, or it is inconsistent.
+    fn bitmap_bits(&self, _name: &str) -> Result<DirtyBits, OpenError> {
+        unsupported()
+    }
+
+    /// Adds what is dirty in `bits`, of whatever granularity, to a bitmap.
+    ///
+    /// # Errors
+    /// QEMU's text.
+    fn merge_bitmap(&self, _name: &str, _bits: &DirtyBits) -> Result<(), OpenError> {
+        unsupported()
     }
 }

@@ -2,6 +2,7 @@
 //! holds.
 
 pub mod create;
+pub mod dirty;
 pub mod driver;
 mod error;
 pub mod format;
