@@ -2,7 +2,7 @@
 # P the timer through the 8259, E the timer through the I/O APIC, L the clock as a level that comes again at its EOI,
 # T the local APIC's timer, S an interrupt to itself that the task priority holds back. Leaves through isa-debug-exit
 # with status (0x12 << 1) | 1 = 37, or with 255 if an interrupt came that may not.
-	.intel_syntax noprefix
+	.include "common.inc"
 	.code16
 	.text
 	.org 0
@@ -14,15 +14,7 @@ begin:	cli
 	mov ds, ax
 	mov ss, ax
 	mov sp, 0x7000
-	data32 lgdt cs:[gdtr]
-	mov eax, cr0                    # unreal mode: fs reaches everything
-	or al, 1
-	mov cr0, eax
-	jmp 1f
-1:	mov bx, 8
-	mov fs, bx
-	and al, 0xfe
-	mov cr0, eax
+	unreal cs:[gdtr]
 	ljmp 0xf000, offset 2f
 2:	mov di, 8 * 4
 	mov si, offset on_pic
@@ -114,11 +106,9 @@ begin:	cli
 	jne fail
 	mov al, 'S'
 	call say
-	mov al, 0x12
-	out 0xf4, al
+	leave_with 0x12
 	jmp 4f                          # the machine ends a little later
-fail:	mov al, 0x7f
-	out 0xf4, al
+fail:	leave_with 0x7f
 4:	hlt
 	jmp 4b
 
@@ -175,10 +165,7 @@ on_apic: inc word ptr [COUNT]
 pics:	.byte 0x20, 0x11, 0x21, 0x08, 0x21, 0x04, 0x21, 0x01, 0x21, 0xfe
 	.byte 0xa0, 0x11, 0xa1, 0x70, 0xa1, 0x02, 0xa1, 0x01, 0xa1, 0xff
 pics_end:
-	.balign 8
-gdt:	.quad 0, 0x00cf93000000ffff     # accessed already: a ROM cannot be marked
-gdtr:	.word 15
-	.long 0xffff0000 + (gdt - begin)
+	gdt_pointer 0x00cf93000000ffff, 0xffff0000 + (gdt - begin)     # accessed already: a ROM cannot be marked
 	.org 0xfff0
 	ljmp 0xf000, offset begin
 	.org 0x10000 - 1

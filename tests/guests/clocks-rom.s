@@ -1,7 +1,7 @@
 # A 64 KiB ROM for -icount: it writes what the clocks show, in hexadecimal, to the debug console: 40 times after a tick of
 # the PIT (54.9 ms) for which it halts, and with a busy loop between. A line is the time-stamp counter, the PIT's counter,
 # and the seconds of the real-time clock. Then it leaves with status (0x13 << 1) | 1 = 39.
-	.intel_syntax noprefix
+	.include "common.inc"
 	.code16
 	.text
 	.org 0
@@ -50,8 +50,7 @@ begin:	cli
 	call show
 	dec bp
 	jnz 1b
-	mov al, 0x13
-	out 0xf4, al
+	leave_with 0x13
 3:	hlt
 	jmp 3b
 show:	rdtsc

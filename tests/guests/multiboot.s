@@ -1,6 +1,6 @@
 # A multiboot (version 1) kernel in 32-bit protected mode: checks the magic number, prints the command line that it was
 # given on the debug console and leaves with status (0x12 << 1) | 1 = 37.
-	.intel_syntax noprefix
+	.include "common.inc"
 	.code32
 	.text
 	.globl _start
@@ -22,19 +22,12 @@ _start:	mov esp, offset stack_top
 	mov edi, [ebx + 24]
 	mov esi, [edi]                  # the first module's start
 	call print
-1:	mov al, 0x12
-	out 0xf4, al
+1:	leave_with 0x12
 stop:	hlt
 	jmp stop
-fail:	mov al, 0x7f
-	out 0xf4, al
+fail:	leave_with 0x7f
 	jmp stop
-print:	lodsb
-	test al, al
-	jz 1f
-	out 0xe9, al
-	jmp print
-1:	ret
+	printer
 hello:	.asciz "Hello from 32-bit mode: "
 	.bss
 	.balign 16

@@ -1,27 +1,10 @@
 # A boot sector that suspends to RAM as an ACPI system does: it finds the firmware's waking vector (RSDP, RSDT, FADT,
 # FACS), puts the address of its second half there, and writes sleep type S3. Awake again it checks that its memory kept
 # a word and that WAK_STS is set, says "Awake." on the debug console and leaves with status (0x11 << 1) | 1 = 35.
-	.intel_syntax noprefix
-	.code16
-	.text
-	.org 0
-start:	ljmp 0, offset 0x7c00 + (begin - start)
-begin:	cli
-	xor ax, ax
-	mov ds, ax
-	mov es, ax
-	mov ss, ax
-	mov sp, 0x7c00
+	.include "common.inc"
+	boot_sector
 	# Unreal mode: 32-bit offsets with fs.
-	lgdt [0x7c00 + (gdtr - start)]
-	mov eax, cr0
-	or al, 1
-	mov cr0, eax
-	jmp 1f
-1:	mov bx, 8
-	mov fs, bx
-	and al, 0xfe
-	mov cr0, eax
+	unreal [0x7c00 + (gdtr - start)]
 	# The RSDP is on a 16-byte boundary of the BIOS area.
 	mov esi, 0xe0000
 2:	cmp dword ptr fs:[esi], 0x20445352      # "RSD "
@@ -48,8 +31,7 @@ begin:	cli
 	mov edi, fs:[edi + 36]                  # FACS
 	mov dword ptr fs:[edi + 12], 0x7c00 + (awake - start)
 	mov word ptr [kept], 0x1234
-	mov si, offset 0x7c00 + (asleep - start)
-	call print
+	say asleep
 	mov ax, 0x2400          # SLP_EN, type 1: S3
 	out dx, ax
 stop:	hlt
@@ -67,27 +49,15 @@ awake:	ljmp 0, offset 0x7c00 + (6f - start)
 	in ax, dx
 	test ax, 0x8000
 	jz fail
-	mov si, offset 0x7c00 + (woken - start)
-	call print
-	mov al, 0x11
-	out 0xf4, al
+	say woken
+	leave_with 0x11
 	jmp stop
-fail:	mov al, 0x7f
-	out 0xf4, al
+fail:	leave_with 0x7f
 	jmp stop
-print:	lodsb
-	test al, al
-	jz 1f
-	out 0xe9, al
-	jmp print
-1:	ret
+	printer
 	.set kept, 0x9000
 	.set events, 0x9002
-	.balign 8
-gdt:	.quad 0, 0x00cf92000000ffff
-gdtr:	.word 15
-	.long 0x7c00 + (gdt - start)
+	gdt_pointer 0x00cf92000000ffff, 0x7c00 + (gdt - start)
 asleep:	.asciz "Asleep. "
 woken:	.asciz "Awake."
-	.org 510
-	.byte 0x55, 0xaa
+	boot_signature

@@ -1,30 +1,14 @@
 # A boot sector that lets 1024 Hz interrupts of the real-time clock be lost: twenty times it keeps interrupts off for 50 ms
 # by the ACPI timer. Then it counts on: "Made up for." and status (0x11 << 1) | 1 = 35 if the count comes up to the time
 # that has passed, "Lost." and status 255 if it has not after 8 seconds.
-	.intel_syntax noprefix
-	.code16
-	.text
-	.org 0
-start:	ljmp 0, offset 0x7c00 + (begin - start)
-begin:	cli
-	xor ax, ax
-	mov ds, ax
-	mov ss, ax
-	mov sp, 0x7c00
+	.include "common.inc"
+	boot_sector
 	mov word ptr [0x70 * 4], offset 0x7c00 + (tick - start)
 	mov word ptr [0x70 * 4 + 2], ax
 	mov [ticks], eax
 	mov [elapsed], eax
-	mov al, 0xfb            # only the second interrupt controller
-	out 0x21, al
-	mov al, 0xfe            # and only IRQ 8 there
-	out 0xa1, al
-	mov eax, 0x80000b40     # 00:01.3, PMBA
-	mov dx, 0xcf8
-	out dx, eax
-	mov dx, 0xcfc
-	in ax, dx
-	and ax, 0xffc0
+	only_second_pic 0xfe            # and only IRQ 8 there
+	power_base
 	add ax, 8
 	mov [timer], ax
 	mov ax, 0x260a          # register A: 32768 Hz crystal, 1024 Hz
@@ -59,12 +43,10 @@ begin:	cli
 	sub eax, [ticks]
 	cmp eax, 100
 	jge 3b
-	mov si, offset 0x7c00 + (made_up - start)
-	call print
+	say made_up
 	mov al, 0x11
 	jmp leave
-lost:	mov si, offset 0x7c00 + (missing - start)
-	call print
+lost:	say missing
 	mov al, 0x7f
 leave:	out 0xf4, al
 stop:	hlt
@@ -92,17 +74,11 @@ tick:	push ax
 	out 0x20, al
 	pop ax
 	iret
-print:	lodsb
-	test al, al
-	jz 1f
-	out 0xe9, al
-	jmp print
-1:	ret
+	printer
 	.set ticks, 0x9000
 	.set elapsed, 0x9004
 	.set last, 0x9008
 	.set timer, 0x900c
 made_up: .asciz "Made up for."
 missing: .asciz "Lost."
-	.org 510
-	.byte 0x55, 0xaa
+	boot_signature

@@ -1,17 +1,9 @@
 # A boot sector that writes its second disk (81h) through INT 13h for ever: write n puts the number n, repeated, into
 # the sector n * 129 modulo 128 Ki, so that a 64 MiB image allocates a cluster with nearly every write. After every 16th
 # it has the disk's write cache flushed and reports '.' on the debug console; a failed write is '!', and the end.
-	.intel_syntax noprefix
-	.code16
-	.text
-	.org 0
-start:	ljmp 0, offset 0x7c00 + (begin - start)
-begin:	xor ax, ax
-	mov ds, ax
-	mov es, ax
-	mov ss, ax
-	mov sp, 0x7c00
-	cld
+	.include "common.inc"
+	boot_sector
+	sti
 	xor ebx, ebx
 next:	mov eax, ebx
 	mov di, 0x8000
@@ -60,6 +52,5 @@ fail:	mov al, '!'
 packet:	.byte 16, 0
 	.word 1, 0x8000, 0              # sectors, offset, segment
 lba:	.long 0, 0
-	.org 510
-	.byte 0x55, 0xaa
+	boot_signature
 	.org 1024
