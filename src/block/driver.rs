@@ -10,6 +10,7 @@ use super::error::OpenError;
 use super::format::{qcow2, raw};
 use super::graph::{Image, OpenContext, OpenFlags, Opener};
 use super::image::{Measure, MeasureSource};
+use super::keys::{self, Keys};
 use super::node::BlockNode;
 use super::options::Options;
 use super::protocol::{file, null};
@@ -64,6 +65,16 @@ pub trait Driver: Sync {
 
     /// Where it stands.
     fn kind(&self) -> Kind;
+
+    /// The options of its nodes, beside those that every node takes.
+    fn keys(&self) -> Keys {
+        if self.kind() == Kind::Protocol { &[] } else { keys::FILE }
+    }
+
+    /// The option that a node cannot be without.
+    fn required(&self) -> Option<&'static str> {
+        if self.kind() == Kind::Protocol { None } else { Some("file") }
+    }
 
     /// How sure it is, from 0 (no) to 100, that a file which begins with `head` is of this format.
     fn probe(&self, _head: &[u8], _filename: &str) -> u8 {
@@ -205,6 +216,12 @@ pub fn by_name(name: &str) -> Result<&'static dyn Driver, OpenError> {
         return Err(OpenError::UnsupportedDriver(name.to_owned()));
     }
     Err(OpenError::UnknownDriver(name.to_owned()))
+}
+
+/// Every driver that QEMU has and this program does not.
+#[must_use]
+pub fn is_other(name: &str) -> bool {
+    OTHERS.contains(&name)
 }
 
 /// Whether QEMU has a driver of that name.

@@ -8,6 +8,7 @@ mod error;
 pub mod format;
 mod graph;
 pub mod image;
+pub mod keys;
 #[cfg(test)]
 mod memory;
 mod node;

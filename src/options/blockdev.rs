@@ -4,158 +4,23 @@ use serde_json::{Map, Value};
 
 use super::low::Low;
 use super::stop::{Step, Stop};
-use super::tables::Tables;
+use crate::block::driver::{self, DRIVERS, Driver};
+use crate::block::keys::{KeyKind, Keys};
+use crate::block::{self, OpenError};
 use crate::keyval::tree;
 use crate::keyval::value::{ValueError, parse_bool, parse_integer, parse_size};
 use crate::machine::config::NodeSpec;
 
-/// A key's type.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Text,
-    Switch,
-    Integer,
-    Size,
-    /// One of these words.
-    Word(&'static [&'static str]),
-    /// Another node: its name, or its own keys.
-    Node,
-    /// The cache switches.
-    Cache,
-    /// QEMU has it, this version does not.
-    Refused,
-}
-
-type Keys = &'static [(&'static str, Kind)];
-
 /// What every node has.
 const GENERIC: Keys = &[
-    ("driver", Kind::Text),
-    ("node-name", Kind::Text),
-    ("read-only", Kind::Switch),
-    ("auto-read-only", Kind::Switch),
-    ("force-share", Kind::Switch),
-    ("discard", Kind::Word(&["ignore", "unmap"])),
-    ("detect-zeroes", Kind::Word(&["off", "on", "unmap"])),
-    ("cache", Kind::Cache),
-];
-
-/// What files have; host devices as well.
-const FILE: Keys = &[
-    ("filename", Kind::Text),
-    ("aio", Kind::Word(AIO)),
-    ("locking", Kind::Word(&["auto", "on", "off"])),
-    ("drop-cache", Kind::Refused),
-    ("pr-manager", Kind::Refused),
-    ("aio-max-batch", Kind::Refused),
-];
-
-const RAW: Keys = &[("file", Kind::Node), ("offset", Kind::Size), ("size", Kind::Size)];
-
-const QCOW2: Keys = &[
-    ("file", Kind::Node),
-    ("backing", Kind::Node),
-    ("data-file", Kind::Refused),
-    ("lazy-refcounts", Kind::Switch),
-    ("pass-discard-request", Kind::Refused),
-    ("pass-discard-snapshot", Kind::Refused),
-    ("pass-discard-other", Kind::Refused),
-    ("discard-no-unref", Kind::Refused),
-    ("cache-size", Kind::Size),
-    ("l2-cache-size", Kind::Size),
-    ("l2-cache-entry-size", Kind::Size),
-    ("refcount-cache-size", Kind::Size),
-    ("cache-clean-interval", Kind::Integer),
-    ("overlap-check", Kind::Refused),
-    ("encrypt", Kind::Refused),
-];
-
-const NULL: Keys = &[("size", Kind::Size), ("read-zeroes", Kind::Switch), ("latency-ns", Kind::Refused)];
-
-/// I/O engines of QEMU.
-pub(super) const AIO: &[&str] = &["threads", "native", "io_uring"];
-
-/// Those of this version.
-const OWN_AIO: &[&str] = &["threads"];
-
-/// QEMU's other drivers.
-const FOREIGN: &[&str] = &[
-    "blkdebug",
-    "blklogwrites",
-    "blkreplay",
-    "blkverify",
-    "bochs",
-    "cloop",
-    "compress",
-    "copy-before-write",
-    "copy-on-read",
-    "dmg",
-    "ftp",
-    "ftps",
-    "gluster",
-    "http",
-    "https",
-    "io_uring",
-    "iscsi",
-    "iser",
-    "luks",
-    "nbd",
-    "nfs",
-    "null-aio",
-    "null-co",
-    "nvme",
-    "nvme-io_uring",
-    "parallels",
-    "preallocate",
-    "qcow",
-    "qcow2",
-    "qed",
-    "quorum",
-    "raw",
-    "rbd",
-    "replication",
-    "snapshot-access",
-    "ssh",
-    "throttle",
-    "vdi",
-    "vhdx",
-    "virtio-blk-vfio-pci",
-    "virtio-blk-vhost-user",
-    "virtio-blk-vhost-vdpa",
-    "vmdk",
-    "vpc",
-    "vvfat",
-    "file",
-    "host_device",
-    "host_cdrom",
-];
-
-/// Protocols that a file name can start with, with QEMU's drivers behind them.
-const FOREIGN_PROTOCOLS: &[&str] = &[
-    "blkdebug",
-    "blkverify",
-    "fat",
-    "ftp",
-    "ftps",
-    "gluster",
-    "gluster+tcp",
-    "gluster+unix",
-    "http",
-    "https",
-    "iscsi",
-    "iser",
-    "nbd",
-    "nbd+tcp",
-    "nbd+unix",
-    "nfs",
-    "null-aio",
-    "null-co",
-    "nvme",
-    "rbd",
-    "ssh",
-    "host_device",
-    "host_cdrom",
-    "vvfat",
+    ("driver", KeyKind::Text),
+    ("node-name", KeyKind::Text),
+    ("read-only", KeyKind::Switch),
+    ("auto-read-only", KeyKind::Switch),
+    ("force-share", KeyKind::Switch),
+    ("discard", KeyKind::Word(&["ignore", "unmap"])),
+    ("detect-zeroes", KeyKind::Word(&["off", "on", "unmap"])),
+    ("cache", KeyKind::Object),
 ];
 
 /// Whose words a fault is reported in.
@@ -169,48 +34,46 @@ pub(super) enum Dialect {
     Drive,
 }
 
-/// Whether this version has a driver; QEMU's others are refused by name.
-pub(super) fn check_driver(tables: &Tables, driver: &str, dialect: Dialect) -> Step {
-    if tables.has_block_driver(driver) {
-        return Ok(());
+/// The names of all drivers.
+fn names() -> impl Iterator<Item = &'static str> + Clone {
+    DRIVERS.iter().map(|driver| driver.name())
+}
+
+/// The driver of this name; QEMU's others are refused by name.
+pub(super) fn driver_by_name(driver: &str, dialect: Dialect) -> Step<&'static dyn Driver> {
+    if let Ok(known) = driver::by_name(driver) {
+        return Ok(known);
     }
-    if FOREIGN.contains(&driver) {
+    if driver::is_other(driver) {
         return Err(Stop::unsupported(format_args!("block driver '{driver}'")));
     }
-    let known = tables.block_drivers.iter().map(String::as_str);
     match dialect {
-        Dialect::Keyval | Dialect::Json => Err(ValueError::not_accepted("driver", driver, known).into()),
-        Dialect::Drive => Err(Stop::misspelt(format!("Unknown driver '{driver}'"), driver, known)),
+        Dialect::Keyval | Dialect::Json => Err(ValueError::not_accepted("driver", driver, names()).into()),
+        Dialect::Drive => Err(Stop::misspelt(format!("Unknown driver '{driver}'"), driver, names())),
     }
 }
 
 /// Whether this version has the protocol that a file name starts with.
 pub(super) fn check_protocol(name: &str) -> Step {
-    let Some((protocol, _)) = name.split_once(':') else { return Ok(()) };
-    if protocol.contains('/') || protocol == "file" {
-        return Ok(());
-    }
-    match FOREIGN_PROTOCOLS.contains(&protocol) {
-        true => Err(Stop::unsupported(format_args!("protocol '{protocol}'"))),
-        false => Err(Stop::here(format!("Unknown protocol '{protocol}'"))),
+    match driver::protocol_of(name) {
+        Ok(_) => Ok(()),
+        Err(OpenError::UnsupportedDriver(protocol)) => Err(Stop::unsupported(format_args!("protocol '{protocol}'"))),
+        Err(error) => Err(Stop::here(error.to_string())),
     }
 }
 
 /// The driver's own keys; without a driver (it will be probed) those of all formats.
-fn own_keys(driver: Option<&str>) -> Vec<Keys> {
+fn own_keys(driver: Option<&'static dyn Driver>) -> Vec<Keys> {
     match driver {
-        Some("file" | "host_device" | "host_cdrom") => vec![FILE],
-        Some("null-co") => vec![NULL],
-        Some("raw") => vec![RAW],
-        Some("qcow2") => vec![QCOW2],
-        Some(_) => vec![],
-        None => vec![RAW, QCOW2],
+        Some(driver) => vec![driver.keys()],
+        None => {
+            DRIVERS.iter().filter(|driver| driver.kind() == block::Kind::Format).map(|driver| driver.keys()).collect()
+        }
     }
 }
 
 /// Reads the keys of a node and gives them their types; `path` is where it stands ("file.").
 pub(super) fn typed(
-    tables: &Tables,
     map: Map<String, Value>,
     default_driver: Option<&str>,
     dialect: Dialect,
@@ -220,14 +83,14 @@ pub(super) fn typed(
         Some(value) => Some(text(&format!("{path}driver"), value)?.to_owned()),
         None => default_driver.map(str::to_owned),
     };
-    match &driver {
-        Some(driver) => check_driver(tables, driver, dialect)?,
+    let driver = match &driver {
+        Some(driver) => Some(driver_by_name(driver, dialect)?),
         None if dialect != Dialect::Drive => {
             return Err(ValueError::Missing { name: format!("{path}driver") }.into());
         }
-        None => {}
-    }
-    let own = own_keys(driver.as_deref());
+        None => None,
+    };
+    let own = own_keys(driver);
     let known = || GENERIC.iter().chain(own.iter().copied().flatten());
     let mut out = Map::new();
     for (key, value) in map {
@@ -237,16 +100,12 @@ pub(super) fn typed(
                 Some(inner) if dialect == Dialect::Drive => format!("{key}.{inner}"),
                 _ => key,
             };
-            return Err(unexpected(driver.as_deref(), &key, dialect, path, known().map(|(name, _)| *name)));
+            return Err(unexpected(driver, &key, dialect, path, known().map(|(name, _)| *name)));
         };
-        let value = convert(tables, *kind, &format!("{path}{key}"), value, dialect)?;
+        let value = convert(*kind, &format!("{path}{key}"), value, dialect)?;
         out.insert(key, value);
     }
-    let needed = match driver.as_deref() {
-        Some("file" | "host_device" | "host_cdrom") => Some("filename"),
-        Some("raw" | "qcow2") => Some("file"),
-        _ => None,
-    };
+    let needed = driver.and_then(Driver::required);
     if let Some(key) = needed.filter(|key| dialect != Dialect::Drive && out.get(*key).is_none()) {
         return Err(ValueError::Missing { name: format!("{path}{key}") }.into());
     }
@@ -254,7 +113,7 @@ pub(super) fn typed(
 }
 
 fn unexpected<'a>(
-    driver: Option<&str>,
+    driver: Option<&'static dyn Driver>,
     key: &str,
     dialect: Dialect,
     path: &str,
@@ -264,10 +123,10 @@ fn unexpected<'a>(
         return ValueError::unexpected(path, key, known).into();
     }
     let text = match driver {
-        Some(driver @ ("file" | "host_device" | "host_cdrom")) => {
-            format!("Block protocol '{driver}' doesn't support the option '{key}'")
+        Some(driver) if driver.kind() == block::Kind::Protocol => {
+            format!("Block protocol '{}' doesn't support the option '{key}'", driver.name())
         }
-        driver => format!("Block format '{}' does not support the option '{key}'", driver.unwrap_or("raw")),
+        driver => format!("Block format '{}' does not support the option '{key}'", driver.map_or("raw", Driver::name)),
     };
     let own = super::drive::KEYS.iter().copied().filter(|_| path.is_empty());
     Stop::misspelt(text, key, known.chain(own))
@@ -281,59 +140,73 @@ fn wrong(name: &str, expected: &str) -> Stop {
     Stop::here(format!("Invalid parameter type for '{name}', expected: {expected}"))
 }
 
-fn convert(tables: &Tables, kind: Kind, name: &str, value: Value, dialect: Dialect) -> Step<Value> {
+fn convert(kind: KeyKind, name: &str, value: Value, dialect: Dialect) -> Step<Value> {
     Ok(match (kind, value) {
-        (Kind::Refused, _) => return Err(Stop::unsupported(format_args!("block option '{name}'"))),
-        (Kind::Text, Value::String(text)) => Value::String(text),
-        (Kind::Text, _) => return Err(wrong(name, "string")),
-        (Kind::Switch, Value::Bool(on)) => Value::Bool(on),
-        (Kind::Switch | Kind::Integer | Kind::Size, Value::String(_)) if dialect == Dialect::Json => {
-            return Err(wrong(name, if kind == Kind::Switch { "boolean" } else { "integer" }));
+        (KeyKind::Refused, _) => return Err(Stop::unsupported(format_args!("block option '{name}'"))),
+        (KeyKind::Text, Value::String(text)) => Value::String(text),
+        (KeyKind::Text, _) => return Err(wrong(name, "string")),
+        (KeyKind::Switch, Value::Bool(on)) => Value::Bool(on),
+        (KeyKind::Switch | KeyKind::Integer | KeyKind::Size, Value::String(_)) if dialect == Dialect::Json => {
+            return Err(wrong(name, if kind == KeyKind::Switch { "boolean" } else { "integer" }));
         }
-        (Kind::Switch, Value::String(text)) => Value::Bool(parse_bool(name, &text)?),
-        (Kind::Switch, _) => return Err(wrong(name, "boolean")),
-        (Kind::Integer, Value::String(text)) => parse_integer(name, &text)?.into(),
-        (Kind::Size, Value::String(text)) if dialect == Dialect::Drive => parse_size(name, &text)?.into(),
-        (Kind::Size, Value::String(text)) => parse_integer(name, &text)?.into(),
-        (Kind::Integer | Kind::Size, Value::Number(n)) if n.is_u64() => Value::Number(n),
-        (Kind::Integer | Kind::Size, _) => return Err(wrong(name, "integer")),
-        (Kind::Word(words), Value::String(text)) => {
+        (KeyKind::Switch, Value::String(text)) => Value::Bool(parse_bool(name, &text)?),
+        (KeyKind::Switch, _) => return Err(wrong(name, "boolean")),
+        (KeyKind::Integer, Value::String(text)) => parse_integer(name, &text)?.into(),
+        (KeyKind::Size, Value::String(text)) if dialect == Dialect::Drive => parse_size(name, &text)?.into(),
+        (KeyKind::Size, Value::String(text)) => parse_integer(name, &text)?.into(),
+        (KeyKind::Integer | KeyKind::Size, Value::Number(n)) if n.is_u64() => Value::Number(n),
+        (KeyKind::Integer | KeyKind::Size, _) => return Err(wrong(name, "integer")),
+        (KeyKind::Word(words), Value::String(text)) => {
             if !words.contains(&text.as_str()) && dialect == Dialect::Drive {
                 return Err(Stop::misspelt(format!("invalid parameter value: {text}"), &text, words.iter().copied()));
             }
             if !words.contains(&text.as_str()) {
                 return Err(ValueError::not_accepted(name, &text, words.iter().copied()).into());
             }
-            if name.ends_with("aio") && !OWN_AIO.contains(&text.as_str()) {
-                return Err(Stop::unsupported(format_args!("aio={text}")));
-            }
             Value::String(text)
         }
-        (Kind::Word(_), _) => return Err(wrong(name, "string")),
-        (Kind::Node, reference @ (Value::String(_) | Value::Null)) => reference,
-        (Kind::Node, Value::Object(map)) => {
+        (KeyKind::Word(_), _) => return Err(wrong(name, "string")),
+        (KeyKind::Node, reference @ (Value::String(_) | Value::Null)) => reference,
+        (KeyKind::Node, Value::Object(map)) => {
             let default = (dialect == Dialect::Drive && name == "file").then_some("file");
-            Value::Object(typed(tables, map, default, dialect, &format!("{name}."))?)
+            Value::Object(typed(map, default, dialect, &format!("{name}."))?)
         }
-        (Kind::Node, _) => return Err(wrong(name, "BlockdevRef")),
-        (Kind::Cache, Value::Object(map)) => {
-            let mut out = Map::new();
-            for (key, value) in map {
-                let name = format!("{name}.{key}");
-                let drive = dialect == Dialect::Drive;
-                let known = ["direct", "no-flush"].contains(&key.as_str()) || (drive && key == "writeback");
-                if !known && drive {
-                    return Err(unexpected(None, &name, dialect, "", ["cache.direct", "cache.no-flush"].into_iter()));
-                }
-                if !known {
-                    return Err(ValueError::unexpected("", &name, ["cache.direct", "cache.no-flush"]).into());
-                }
-                out.insert(key, convert(tables, Kind::Switch, &name, value, dialect)?);
-            }
-            Value::Object(out)
+        (KeyKind::Node, _) => return Err(wrong(name, "BlockdevRef")),
+        (KeyKind::Nodes, Value::Array(list)) => {
+            let node = |(index, node)| convert(KeyKind::Node, &format!("{name}.{index}"), node, dialect);
+            Value::Array(list.into_iter().enumerate().map(node).collect::<Step<_>>()?)
         }
-        (Kind::Cache, _) => return Err(wrong(name, "object")),
+        (KeyKind::Nodes, Value::Object(map)) => {
+            let node = |(index, node)| {
+                Ok((String::clone(&index), convert(KeyKind::Node, &format!("{name}.{index}"), node, dialect)?))
+            };
+            Value::Object(map.into_iter().map(node).collect::<Step<_>>()?)
+        }
+        (KeyKind::Object, Value::Object(map)) if name.ends_with("cache") => cache(name, map, dialect)?,
+        (KeyKind::Object, value @ Value::Object(_)) | (KeyKind::List, value @ (Value::Array(_) | Value::Object(_))) => {
+            value
+        }
+        (KeyKind::Object, _) => return Err(wrong(name, "object")),
+        (KeyKind::Nodes | KeyKind::List, _) => return Err(wrong(name, "array")),
     })
+}
+
+/// The cache switches.
+fn cache(name: &str, map: Map<String, Value>, dialect: Dialect) -> Step<Value> {
+    let mut out = Map::new();
+    for (key, value) in map {
+        let name = format!("{name}.{key}");
+        let drive = dialect == Dialect::Drive;
+        let known = ["direct", "no-flush"].contains(&key.as_str()) || (drive && key == "writeback");
+        if !known && drive {
+            return Err(unexpected(None, &name, dialect, "", ["cache.direct", "cache.no-flush"].into_iter()));
+        }
+        if !known {
+            return Err(ValueError::unexpected("", &name, ["cache.direct", "cache.no-flush"]).into());
+        }
+        out.insert(key, convert(KeyKind::Switch, &name, value, dialect)?);
+    }
+    Ok(Value::Object(out))
 }
 
 pub(super) fn read(low: &mut Low<'_>, text: &str) -> Step {
@@ -351,7 +224,7 @@ pub(super) fn read(low: &mut Low<'_>, text: &str) -> Step {
             tree.map
         }
     };
-    let mut options = typed(low.tables, map, None, if json { Dialect::Json } else { Dialect::Keyval }, "")?;
+    let mut options = typed(map, None, if json { Dialect::Json } else { Dialect::Keyval }, "")?;
     let driver = options.remove("driver").and_then(|d| d.as_str().map(str::to_owned));
     low.config.nodes.push(NodeSpec { driver, filename: None, options, origin: low.origin.clone() });
     Ok(())

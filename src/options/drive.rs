@@ -6,6 +6,8 @@ use super::blockdev::{self, Dialect};
 use super::lists;
 use super::low::{Low, RawDrive};
 use super::stop::{Step, Stop};
+use crate::block::driver::DRIVERS;
+use crate::block::keys::AIO;
 use crate::keyval::suggest::with_hint;
 use crate::keyval::{Pairs, asks_help, nearest};
 use crate::machine::config::{DriveInterface, DriveSpec, NodeSpec};
@@ -285,7 +287,7 @@ fn check_words(pairs: &mut Pairs) -> Step {
     if let Some(other) = pairs.get("detect-zeroes").filter(|v| !["off", "on", "unmap"].contains(v)) {
         return Err(Stop::here(format!("invalid parameter value: {other}")));
     }
-    if pairs.get("aio").is_some_and(|v| !blockdev::AIO.contains(&v)) {
+    if pairs.get("aio").is_some_and(|v| !AIO.contains(&v)) {
         return Err(Stop::here("invalid aio option"));
     }
     Ok(())
@@ -360,7 +362,7 @@ fn spec(low: &mut Low<'_>, raw: &RawDrive, is_pc: bool) -> Step<DriveSpec> {
     }
     check_words(&mut pairs)?;
     throttling(&pairs)?;
-    let node = node(low, pairs, cache, &raw.origin)?;
+    let node = node(pairs, cache, &raw.origin)?;
     let medium = if cdrom { "cd" } else { "hd" };
     let id = raw.pairs.id.clone().unwrap_or_else(|| match interface {
         DriveInterface::Ide => format!("ide{}-{medium}{}", seat.bus, seat.unit),
@@ -383,16 +385,17 @@ fn spec(low: &mut Low<'_>, raw: &RawDrive, is_pc: bool) -> Step<DriveSpec> {
 }
 
 /// `-drive format=help`.
-fn format_help(low: &Low<'_>) -> Stop {
-    let all = low.tables.block_drivers.join(" ");
+fn format_help() -> Stop {
+    let names: Vec<&str> = DRIVERS.iter().map(|driver| driver.name()).collect();
+    let all = names.join(" ");
     Stop::Print(format!("Supported formats: {all}\nSupported formats (read-only): {all}\n"), 0)
 }
 
 /// The medium: a file name, or a driver and its keys.
-fn node(low: &Low<'_>, mut pairs: Pairs, cache: Cache, origin: &str) -> Step<Option<NodeSpec>> {
+fn node(mut pairs: Pairs, cache: Cache, origin: &str) -> Step<Option<NodeSpec>> {
     let format = pairs.take("format");
     if format.as_deref().is_some_and(asks_help) {
-        return Err(format_help(low));
+        return Err(format_help());
     }
     let file = pairs.take("file").filter(|file| !file.is_empty());
     let mut map = Map::new();
@@ -424,7 +427,7 @@ fn node(low: &Low<'_>, mut pairs: Pairs, cache: Cache, origin: &str) -> Step<Opt
     }
     let has_file = filename.is_some() || map.contains_key("file") || map.contains_key("filename");
     if let Some(driver) = &driver {
-        blockdev::check_driver(low.tables, driver, Dialect::Drive)?;
+        blockdev::driver_by_name(driver, Dialect::Drive)?;
     }
     if !has_file {
         let near = map.keys().find_map(|key| nearest(key, KEYS.iter().copied()));
@@ -455,7 +458,7 @@ fn node(low: &Low<'_>, mut pairs: Pairs, cache: Cache, origin: &str) -> Step<Opt
         }
     }
     filename.as_deref().map_or(Ok(()), blockdev::check_protocol)?;
-    let mut options = blockdev::typed(low.tables, map, None, Dialect::Drive, "")?;
+    let mut options = blockdev::typed(map, None, Dialect::Drive, "")?;
     if let Some(name) = options.get("node-name").and_then(Value::as_str)
         && !blockdev::is_node_name(name)
     {

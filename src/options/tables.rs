@@ -60,8 +60,6 @@ pub struct Tables {
     pub cpu_properties: Vec<String>,
     /// Devices.
     pub devices: Vec<DeviceInfo>,
-    /// Block drivers, formats and protocols.
-    pub block_drivers: Vec<String>,
     /// `-k` names; empty: not checked here.
     pub keymaps: Vec<String>,
     /// Folders searched for ROMs, without `-L`.
@@ -157,7 +155,6 @@ impl Default for Tables {
                     ],
                 ),
             ],
-            block_drivers: words(&["file", "host_cdrom", "host_device", "null-co", "qcow2", "raw"]),
             keymaps: Vec::new(),
             rom_dirs: Vec::new(),
             trace_points: Vec::new(),
@@ -203,10 +200,5 @@ impl Tables {
     /// A device by name or alias.
     pub(super) fn device(&self, name: &str) -> Option<&DeviceInfo> {
         self.devices.iter().find(|d| d.name == name || (!d.alias.is_empty() && d.alias == name))
-    }
-
-    /// Whether there is a block driver of this name.
-    pub(super) fn has_block_driver(&self, name: &str) -> bool {
-        self.block_drivers.iter().any(|d| d == name)
     }
 }

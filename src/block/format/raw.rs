@@ -7,6 +7,7 @@ use crate::block::create::{self, CreateOption, CreateOptions, Preallocation};
 use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
+use crate::block::keys::{KeyKind, Keys};
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
 use crate::block::probe;
 
@@ -140,6 +141,10 @@ impl Driver for Raw {
 
     fn kind(&self) -> Kind {
         Kind::Format
+    }
+
+    fn keys(&self) -> Keys {
+        &[("file", KeyKind::Node), ("offset", KeyKind::Size), ("size", KeyKind::Size)]
     }
 
     fn open(&self, context: &mut OpenContext<'_>) -> Result<Opened, OpenError> {

@@ -22,6 +22,7 @@ use crate::block::create::{CreateOption, CreateOptions, OptionKind, Preallocatio
 use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::{LockKind, OpenError};
 use crate::block::graph::OpenContext;
+use crate::block::keys::{self, KeyKind, Keys};
 use crate::block::lock;
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
 use crate::block::options::Options;
@@ -452,6 +453,16 @@ impl BlockNode for FileNode {
     }
 }
 
+/// What files and host devices take.
+const KEYS: Keys = &[
+    ("filename", KeyKind::Text),
+    ("aio", KeyKind::Word(keys::AIO)),
+    ("locking", KeyKind::Word(&["auto", "on", "off"])),
+    ("drop-cache", KeyKind::Refused),
+    ("pr-manager", KeyKind::Refused),
+    ("aio-max-batch", KeyKind::Refused),
+];
+
 /// `file`.
 pub struct File;
 /// `host_device`.
@@ -464,6 +475,14 @@ impl Driver for File {
 
     fn kind(&self) -> Kind {
         Kind::Protocol
+    }
+
+    fn keys(&self) -> Keys {
+        KEYS
+    }
+
+    fn required(&self) -> Option<&'static str> {
+        Some("filename")
     }
 
     fn prefixes(&self) -> &'static [&'static str] {
@@ -491,6 +510,14 @@ impl Driver for HostDevice {
 
     fn kind(&self) -> Kind {
         Kind::Protocol
+    }
+
+    fn keys(&self) -> Keys {
+        KEYS
+    }
+
+    fn required(&self) -> Option<&'static str> {
+        Some("filename")
     }
 
     fn prefixes(&self) -> &'static [&'static str] {

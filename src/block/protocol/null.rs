@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::block::driver::{Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
+use crate::block::keys::{KeyKind, Keys};
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
 
 /// A medium without storage.
@@ -84,6 +85,10 @@ impl Driver for NullCo {
 
     fn kind(&self) -> Kind {
         Kind::Protocol
+    }
+
+    fn keys(&self) -> Keys {
+        &[("size", KeyKind::Size), ("read-zeroes", KeyKind::Switch), ("latency-ns", KeyKind::Refused)]
     }
 
     fn prefixes(&self) -> &'static [&'static str] {

@@ -10,6 +10,7 @@ use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
 use crate::block::image::{CheckReport, Details, ImageOps, Repair};
+use crate::block::keys::{KeyKind, Keys};
 use crate::block::node::{BlockNode, IoResult};
 
 /// `qcow2`.
@@ -19,6 +20,25 @@ pub struct Qcow2;
 const REFUSED: &[&str] =
     &["l2-cache-size", "refcount-cache-size", "cache-size", "l2-cache-entry-size", "cache-clean-interval"];
 
+/// What its nodes take.
+const KEYS: Keys = &[
+    ("file", KeyKind::Node),
+    ("backing", KeyKind::Node),
+    ("data-file", KeyKind::Refused),
+    ("lazy-refcounts", KeyKind::Switch),
+    ("pass-discard-request", KeyKind::Refused),
+    ("pass-discard-snapshot", KeyKind::Refused),
+    ("pass-discard-other", KeyKind::Refused),
+    ("discard-no-unref", KeyKind::Refused),
+    ("cache-size", KeyKind::Size),
+    ("l2-cache-size", KeyKind::Size),
+    ("l2-cache-entry-size", KeyKind::Size),
+    ("refcount-cache-size", KeyKind::Size),
+    ("cache-clean-interval", KeyKind::Integer),
+    ("overlap-check", KeyKind::Refused),
+    ("encrypt", KeyKind::Refused),
+];
+
 impl Driver for Qcow2 {
     fn name(&self) -> &'static str {
         "qcow2"
@@ -26,6 +46,10 @@ impl Driver for Qcow2 {
 
     fn kind(&self) -> Kind {
         Kind::Format
+    }
+
+    fn keys(&self) -> Keys {
+        KEYS
     }
 
     /// The magic number and a version from 2 on (qcow2.rst, "Header").
