@@ -143,6 +143,11 @@ pub trait Accelerator: Send + Sync {
         None
     }
 
+    /// Where message-signalled interrupts go, where the local APICs are in the kernel, alone or not.
+    fn message_sink(&self) -> Option<Arc<dyn MsiSink>> {
+        self.msi_sink()
+    }
+
     /// What such local APICs need of the machine's chips. Called before the first vCPU is made.
     fn attach_io_controllers(&self, _eoi: EoiSink, _acknowledge: Acknowledge) {}
 

@@ -417,7 +417,10 @@ impl Board {
     pub fn pci_config_read(&mut self, address: PciAddress, offset: u16, len: u16) -> u32 {
         let Some(id) = self.pci.get(&address).copied() else { return u32::MAX >> (32 - 8 * len.clamp(1, 4)) };
         let function = self.device(id).and_then(Device::as_pci);
-        function.map_or(u32::MAX, |function| function.config().guest_read(offset, len))
+        function.map_or(u32::MAX, |function| {
+            function.config_read(ConfigChange { offset, len });
+            function.config().guest_read(offset, len)
+        })
     }
 
     /// Writes up to 4 bytes of configuration space.

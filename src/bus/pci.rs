@@ -365,6 +365,10 @@ pub trait PciFunction {
     /// The configuration space.
     fn config(&mut self) -> &mut ConfigSpace;
 
+    /// A guest is about to read the configuration space: the time to bring registers up to date that are windows on
+    /// something else.
+    fn config_read(&mut self, _access: ConfigChange) {}
+
     /// A guest wrote the configuration space; standard registers have taken effect.
     fn config_written(&mut self, _change: ConfigChange) {}
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::bus::{PowerRequest, PowerSink, Token};
+use crate::bus::{MsiSink, PowerRequest, PowerSink, Token};
 use crate::chardev::{CharHandle, CharOutput, SerialParameters};
 use crate::event::{Clock, ClockKind, EventLoop, LoopHandle, Timer};
 
@@ -119,5 +119,26 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
+    }
+}
+
+/// Takes message-signalled interrupts and remembers them.
+#[derive(Default)]
+pub struct MessageProbe(Mutex<Vec<(u64, u32)>>);
+
+impl MessageProbe {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// What came since the last call: address and data.
+    pub fn take(&self) -> Vec<(u64, u32)> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl MsiSink for MessageProbe {
+    fn send(&self, address: u64, data: u32) {
+        self.0.lock().unwrap().push((address, data));
     }
 }

@@ -9,10 +9,12 @@ pub mod flash;
 pub mod ide;
 pub mod input;
 pub mod intc;
+pub mod pci;
 pub mod props;
 pub mod registry;
 pub mod smbios;
 pub mod timer;
+pub mod virtio;
 
 #[cfg(test)]
 mod bench;

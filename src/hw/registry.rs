@@ -3,6 +3,7 @@
 
 use super::ide;
 use super::props::{Kind, Property};
+use super::virtio;
 
 /// A heading of `-device help`, in QEMU's order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -260,7 +261,8 @@ fn of_ide(class: &ide::Class) -> ClassHelp {
 /// Every class of every family, by heading and name.
 #[must_use]
 pub fn classes() -> Vec<ClassHelp> {
-    let mut all: Vec<_> = CLASSES.iter().map(own).chain(ide::CLASSES.iter().map(of_ide)).collect();
+    let mut all: Vec<_> =
+        CLASSES.iter().map(own).chain(ide::CLASSES.iter().map(of_ide)).chain(virtio::classes::classes()).collect();
     all.sort_by_key(|class| (class.category, class.name));
     all
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::accel::{self, AccelRequest, Accelerator};
-use crate::bus::{BoardCell, PowerRequest, PowerSink};
+use crate::bus::{BoardCell, MsiSink, PowerRequest, PowerSink};
 use crate::chardev::Chardevs;
 use crate::cpu;
 use crate::event::{Clock, LoopHandle};
@@ -182,6 +182,11 @@ pub fn build_on(
             (None, None) => return Err(BuildError::Text("a machine without processors has no interrupts".to_owned())),
         };
         let irqs = IrqFabric::new(&lines);
+        let own_apics = || controllers.as_ref()?.apics.clone().map(|apics| apics as Arc<dyn MsiSink>);
+        let messages = accelerator
+            .message_sink()
+            .or_else(own_apics)
+            .ok_or_else(|| BuildError::Text("nothing takes message-signalled interrupts".to_owned()))?;
         let timer_gate = controllers.is_some().then(|| LegacyGate::new(irqs.sink()));
         let wiring = Wiring {
             cell: Arc::clone(&cell),
@@ -189,6 +194,7 @@ pub fn build_on(
             handle: surroundings.handle.clone(),
             clock: clock.clone(),
             irqs,
+            messages,
             power: late.power_sink(),
             replace_pit: match &timer_gate {
                 Some(gate) => replace_own_pit(gate),

@@ -147,6 +147,9 @@ impl Site<'_> {
     fn device(&mut self, spec: &DeviceSpec) -> Result<(), BuildError> {
         let props = Props::new(spec, &self.config.globals);
         let id = spec.id.as_deref().unwrap_or("");
+        if let Some(made) = self.virtio(spec, Props::new(spec, &self.config.globals), id) {
+            return made;
+        }
         match spec.driver.as_str() {
             "VGA" => self.vga(props, id),
             "isa-serial" => self.serial(props, None, id),
@@ -158,11 +161,11 @@ impl Site<'_> {
         }
     }
 
-    fn board(&self) -> std::sync::MutexGuard<'_, Board> {
+    pub(super) fn board(&self) -> std::sync::MutexGuard<'_, Board> {
         self.wiring.cell.lock()
     }
 
-    fn remember(&mut self, driver: &str, id: &str, bus: &'static str, properties: Vec<(&str, String)>) {
+    pub(super) fn remember(&mut self, driver: &str, id: &str, bus: &'static str, properties: Vec<(&str, String)>) {
         let properties = properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         self.placed.devices.push(PlacedDevice { driver: driver.to_owned(), id: id.to_owned(), bus, properties });
     }
@@ -170,7 +173,7 @@ impl Site<'_> {
     // -- PCI -----------------------------------------------------------------------------------------------------
 
     /// The slot that `addr=` names, or the next free one.
-    fn slot(&mut self, props: &mut Props<'_>) -> Result<PciAddress, BuildError> {
+    pub(super) fn slot(&mut self, props: &mut Props<'_>) -> Result<PciAddress, BuildError> {
         if let Some(text) = props.text("addr") {
             let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
             let parsed = u8::from_str_radix(slot.trim_start_matches("0x"), 16).ok().filter(|slot| *slot <= LAST_SLOT);

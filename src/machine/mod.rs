@@ -20,6 +20,7 @@ mod props;
 mod rom;
 mod serial;
 mod vcpu;
+mod virtio;
 
 pub use assemble::Assembled;
 pub use build::{BuildError, Built, Surroundings, build, build_on};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 
 use crate::block::BlockQueue;
 use crate::bus::{
-    A20Gate, Board, BoardCell, Decode, DeviceId, DeviceRef, IrqLine, LineSink, PciAddress, PostedRange, PowerSink,
-    Token, Width,
+    A20Gate, Board, BoardCell, Decode, DeviceId, DeviceRef, IrqLine, LineSink, MsiSink, PciAddress, PostedRange,
+    PowerSink, Token, Width,
 };
 use crate::event::{Clock, ClockKind, LoopHandle, NS_PER_SEC, Timer, realtime_ns};
 use crate::hw::chipset::dma8237::{self, Dma8237};
@@ -72,6 +72,8 @@ pub struct Wiring {
     pub clock: Clock,
     /// Interrupt lines.
     pub irqs: IrqFabric,
+    /// Where message-signalled interrupts go.
+    pub messages: Arc<dyn MsiSink>,
     /// The power switch.
     pub power: PowerSink,
     /// Takes the PIT's interrupt away, or gives it back: the HPET replaces it.

@@ -9,4 +9,4 @@ mod ram;
 pub use code::CodeState;
 pub use dirty::{DirtyPages, PAGE_SIZE};
 pub use map::{Backing, FlatRange, MappingId, MemoryMap, RomWrites};
-pub use ram::{DmaError, GuestRam, RamBlock, RamRange, Sg};
+pub use ram::{DmaError, GuestRam, MemoryView, RamBlock, RamRange, Sg};

@@ -143,12 +143,16 @@ impl RamBlock {
         let inside = self.clip(offset, buf.len());
         if let Some(slice) = self.slice(offset, inside) {
             slice.copy_from(&buf[..inside]);
-            if self.log_dirty {
-                self.dirty.mark(offset, inside as u64);
-            }
-            if let Some(states) = self.code.get() {
-                code::device_wrote(states, offset, inside as u64);
-            }
+            self.wrote(offset, inside as u64);
+        }
+    }
+
+    fn wrote(&self, offset: u64, len: u64) {
+        if self.log_dirty {
+            self.dirty.mark(offset, len);
+        }
+        if let Some(states) = self.code.get() {
+            code::device_wrote(states, offset, len);
         }
     }
 
@@ -222,6 +226,24 @@ struct View {
     ranges: Vec<RamRange>,
 }
 
+/// The map of guest memory at one moment, as the rust-vmm crates take it.
+#[derive(Clone)]
+pub struct MemoryView(Arc<View>);
+
+impl fmt::Debug for MemoryView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryView({} ranges)", self.0.ranges.len())
+    }
+}
+
+impl std::ops::Deref for MemoryView {
+    type Target = GuestMemoryMmap<()>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.memory
+    }
+}
+
 impl fmt::Debug for GuestRam {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("GuestRam")
@@ -291,6 +313,19 @@ impl GuestRam {
     #[must_use]
     pub fn memory(&self) -> GuestMemoryMmap<()> {
         self.view().memory.clone()
+    }
+
+    /// As [`GuestRam::memory`], without a copy of the list of regions.
+    #[must_use]
+    pub fn snapshot(&self) -> MemoryView {
+        MemoryView(self.view())
+    }
+
+    /// Notes that `len` bytes at `gpa` were written through [`GuestRam::memory`] or [`GuestRam::snapshot`], which do not
+    /// do so themselves: dirty pages, and code that a software CPU decoded. What is not RAM is skipped.
+    pub fn wrote(&self, gpa: u64, len: usize) {
+        // Only the part before the first hole counts; the writer could not go beyond it either.
+        let _ = self.view().walk(gpa, len, true, |range, offset, _, len| range.block.wrote(offset, len as u64));
     }
 
     /// Bytes of RAM and ROM in the map.

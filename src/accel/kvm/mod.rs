@@ -419,6 +419,10 @@ impl Accelerator for Kvm {
         (self.vm.irqchip == IrqChip::Split).then(|| Arc::new(KernelApics { vm: Arc::clone(&self.vm.fd) }) as _)
     }
 
+    fn message_sink(&self) -> Option<Arc<dyn MsiSink>> {
+        (self.vm.irqchip != IrqChip::Off).then(|| Arc::new(KernelApics { vm: Arc::clone(&self.vm.fd) }) as _)
+    }
+
     fn attach_io_controllers(&self, eoi: EoiSink, acknowledge: Acknowledge) {
         // The machine calls this once.
         let _ = self.vm.eoi.set(eoi);

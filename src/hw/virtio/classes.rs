@@ -1,0 +1,153 @@
+//! What `-device help` and `-device X,help` show of this family, and which of its properties mean what.
+
+use crate::hw::props::{Kind, Property};
+use crate::hw::registry::{Category, ClassHelp, PropertyHelp};
+
+use super::DeviceType;
+use super::rng;
+
+/// Which interfaces a class's name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Variant {
+    /// "-pci": both, unless `disable-legacy` or `disable-modern` say otherwise.
+    Generic,
+    /// "-pci-transitional": both.
+    Transitional,
+    /// "-pci-non-transitional": the modern one.
+    NonTransitional,
+}
+
+impl Variant {
+    const ALL: [Self; 3] = [Self::Generic, Self::NonTransitional, Self::Transitional];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Generic => "-pci",
+            Self::Transitional => "-pci-transitional",
+            Self::NonTransitional => "-pci-non-transitional",
+        }
+    }
+}
+
+/// A kind of virtio device on the command line; each makes three classes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Family {
+    /// What the device is.
+    pub device: DeviceType,
+    /// Heading of `-device help`.
+    pub category: Category,
+    /// Default of `vectors`; `None`: as many as the device has queues, and some.
+    pub vectors: Option<&'static str>,
+    /// The device's own properties.
+    pub properties: &'static [Property],
+}
+
+const fn switch(name: &'static str, default: &'static str) -> Property {
+    Property::new(name, Kind::Bool, Some(default))
+}
+
+/// "Not given": the machine chooses.
+const UNSET: &str = "4294967295";
+
+/// Properties of the function and the transport, with QEMU's defaults. Some are there to be refused by name: what they
+/// ask for does not exist here, and their default does.
+pub const TRANSPORT: &[Property] = &[
+    Property::new("addr", Kind::Str, Some("-1")).described("Slot and optional function number, example: 06.0 or 06"),
+    switch("any_layout", "on"),
+    switch("ats", "off"),
+    Property::new("disable-legacy", Kind::OnOffAuto, Some("auto")).described("on/off/auto"),
+    switch("disable-modern", "off"),
+    switch("event_idx", "on"),
+    switch("in_order", "off"),
+    switch("indirect_desc", "on"),
+    switch("iommu_platform", "off"),
+    switch("modern-pio-notify", "off"),
+    switch("notify_on_empty", "on"),
+    switch("packed", "off"),
+    switch("page-per-vq", "off"),
+    switch("queue_reset", "on"),
+];
+
+/// The kinds.
+pub const FAMILIES: &[Family] = &[Family {
+    device: rng::TYPE,
+    category: Category::Misc,
+    vectors: Some(UNSET),
+    properties: &[
+        Property::new("max-bytes", Kind::Uint64, Some("9223372036854775807")),
+        Property::new("period", Kind::Uint32, Some("65536")),
+    ],
+}];
+
+/// The kind and variant that a class's name stands for.
+#[must_use]
+pub fn find(class: &str) -> Option<(&'static Family, Variant)> {
+    let rest = class.strip_prefix("virtio-")?;
+    FAMILIES.iter().find_map(|family| {
+        let suffix = rest.strip_prefix(family.device.name)?;
+        Variant::ALL.into_iter().find(|variant| variant.suffix() == suffix).map(|variant| (family, variant))
+    })
+}
+
+/// All classes.
+pub fn classes() -> impl Iterator<Item = ClassHelp> {
+    FAMILIES.iter().flat_map(|family| Variant::ALL.into_iter().map(move |variant| class(family, variant)))
+}
+
+/// Names are made once for the process: as many as there are classes.
+fn interned(name: String) -> &'static str {
+    use std::sync::{Mutex, PoisonError};
+    static NAMES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.iter().find(|known| **known == name) {
+        return known;
+    }
+    let name: &'static str = Box::leak(name.into_boxed_str());
+    names.push(name);
+    name
+}
+
+fn class(family: &Family, variant: Variant) -> ClassHelp {
+    let base = format!("virtio-{}", family.device.name);
+    let vectors = Property::new("vectors", Kind::Uint32, family.vectors);
+    let mut properties: Vec<PropertyHelp> = TRANSPORT
+        .iter()
+        .chain(family.properties)
+        .chain([&vectors])
+        .map(|property| PropertyHelp { name: property.name, kind: property.kind.name(), text: property.help() })
+        .collect();
+    properties.sort_by_key(|property| property.name);
+    ClassHelp {
+        name: interned(format!("{base}{}", variant.suffix())),
+        alias: (variant == Variant::Generic).then(|| interned(base)),
+        bus: Some("PCI"),
+        category: family.category,
+        description: None,
+        user_creatable: true,
+        properties,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_three_classes_as_qemu_lists_them() {
+        let lines: Vec<_> = classes().map(|class| class.line()).filter(|line| line.contains("rng")).collect();
+        let expected = [
+            "name \"virtio-rng-pci\", bus PCI, alias \"virtio-rng\"",
+            "name \"virtio-rng-pci-non-transitional\", bus PCI",
+            "name \"virtio-rng-pci-transitional\", bus PCI",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn names_lead_to_kind_and_variant() {
+        let found = |name| find(name).map(|(family, variant)| (family.device.id, variant));
+        assert_eq!(found("virtio-rng-pci"), Some((4, Variant::Generic)));
+        assert_eq!(found("virtio-rng-pci-transitional"), Some((4, Variant::Transitional)));
+        assert_eq!(found("virtio-rng-device"), None);
+    }
+}
