@@ -4,13 +4,14 @@ use std::fs;
 use std::sync::Arc;
 
 use super::kvm::IrqChip;
+use super::qtest::Qtest;
 use super::soft::Soft;
 use super::{AccelError, Accelerator, Icount, TcgSettings, kvm};
 
 /// One `-accel name,property=value,...`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AccelRequest {
-    /// "kvm", "tcg".
+    /// "kvm", "tcg", "qtest".
     pub name: String,
     /// Its properties, in the order given.
     pub properties: Vec<(String, String)>,
@@ -27,7 +28,7 @@ pub struct Chosen {
 }
 
 /// What the accelerators of other versions and of QEMU are called.
-const OTHERS: &[&str] = &["xen", "qtest", "hvf", "whpx", "nvmm", "mshv"];
+const OTHERS: &[&str] = &["xen", "hvf", "whpx", "nvmm", "mshv"];
 
 /// The flag of hardware virtualization in the text of `/proc/cpuinfo`: "vmx" or "svm".
 #[must_use]
@@ -91,6 +92,10 @@ fn open(request: &AccelRequest) -> Result<(Arc<dyn Accelerator>, Vec<String>), A
             let settings = TcgSettings::parse(&request.properties, request.icount).map_err(AccelError::Unsupported)?;
             Ok((Arc::new(Soft::new(settings)?), Vec::new()))
         }
+        "qtest" => match request.properties.first() {
+            None => Ok((Arc::new(Qtest::default()), Vec::new())),
+            Some((name, _)) => Err(AccelError::Unsupported(format!("Property 'qtest-accel.{name}' not found"))),
+        },
         name if OTHERS.contains(&name) => {
             Err(AccelError::Unsupported(format!("accelerator '{name}' is not supported by this version")))
         }

@@ -3,6 +3,7 @@
 mod choose;
 mod debug;
 pub mod kvm;
+pub mod qtest;
 pub mod soft;
 mod tcg;
 

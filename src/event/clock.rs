@@ -92,6 +92,16 @@ impl Clock {
         }
     }
 
+    /// From now on it moves by [`Clock::advance`] only.
+    pub fn make_manual(&self) {
+        let mut state = self.lock();
+        let at = match *state {
+            State::Running { offset } => monotonic_ns().saturating_sub(offset),
+            State::Stopped { at } | State::Manual { at } => at,
+        };
+        *state = State::Manual { at };
+    }
+
     /// Moves a manual clock on by `ns`; no effect on the others.
     pub fn advance(&self, ns: u64) {
         if let State::Manual { at } = &mut *self.lock() {
@@ -122,5 +132,16 @@ mod tests {
         assert_eq!(clock.now_ns(), 0);
         clock.advance(5);
         assert_eq!(clock.now_ns(), 5);
+    }
+
+    #[test]
+    fn a_clock_that_becomes_manual_keeps_its_time() {
+        let clock = Clock::stopped();
+        clock.start();
+        while clock.now_ns() == 0 {}
+        clock.make_manual();
+        let at = clock.now_ns();
+        clock.start();
+        assert!(at > 0 && clock.now_ns() == at);
     }
 }

@@ -8,10 +8,10 @@ use gdbstub::conn::Connection;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub};
 
+use crate::chardev::Outbox;
 use crate::chardev::{CharEvent, CharHandle, CharSink};
 use crate::event::LoopHandle;
 use crate::machine::{Machine, RunState};
-use crate::monitor::Outbox;
 use crate::monitor::hmp::Environment;
 
 use super::guest::{Guest, MachineGuest};

@@ -62,6 +62,10 @@ pub struct Config {
     pub monitors: Vec<MonitorSpec>,
     /// `-gdb`, `-s`.
     pub gdb: Option<GdbSpec>,
+    /// `-qtest`.
+    pub qtest: Option<QtestSpec>,
+    /// `-qtest-log`.
+    pub qtest_log: Option<String>,
     /// `-vga`.
     pub vga: VgaKind,
     /// `-display`, `-vnc`, `-nographic`.
@@ -366,6 +370,15 @@ pub struct ChardevSpec {
 /// Where a debugger connects.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GdbSpec {
+    /// The chardev's id.
+    pub chardev: String,
+    /// The option as typed, for messages.
+    pub origin: String,
+}
+
+/// Where a test program connects.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct QtestSpec {
     /// The chardev's id.
     pub chardev: String,
     /// The option as typed, for messages.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::accel::Accelerator;
+use crate::accel::qtest::IrqTap;
 use crate::bus::{Acknowledge, Board, CpuPins, Decode, EoiSink, IrqChipState, LineSink, MsiSink};
 use crate::cpu::CpuModel;
 use crate::event::LoopHandle;
@@ -19,12 +20,18 @@ pub struct Controllers {
     pub apics: Option<Arc<Apics>>,
     ioapic: Arc<IoApic>,
     pics: Arc<PicPair>,
+    tap: Arc<IrqTap>,
 }
 
-/// Global system interrupts on their way to both kinds of controllers. The timer's IRQ 0 is on pin 2 of the I/O APIC,
-/// as the MADT says; so is interrupt 2, which the HPET alone can drive.
+/// Global system interrupts on their way to both kinds of controllers.
 struct Lines {
     pics: Arc<PicPair>,
+    ioapic: Arc<dyn LineSink>,
+}
+
+/// Global system interrupts as inputs of the I/O APIC. The timer's IRQ 0 is on pin 2, as the MADT says; so is interrupt
+/// 2, which the HPET alone can drive.
+struct IoApicLines {
     ioapic: Arc<IoApic>,
     /// Levels of interrupts 0 and 2.
     pin2: Mutex<u32>,
@@ -35,6 +42,12 @@ impl LineSink for Lines {
         if let Ok(irq @ 0..16) = u8::try_from(input) {
             self.pics.set_irq(irq, high);
         }
+        self.ioapic.set_level(input, high);
+    }
+}
+
+impl LineSink for IoApicLines {
+    fn set_level(&self, input: u32, high: bool) {
         if input != 0 && input != 2 {
             self.ioapic.set_level(input, high);
             return;
@@ -65,6 +78,10 @@ fn ways_back(ioapic: &Arc<IoApic>, pics: &Arc<PicPair>) -> (EoiSink, Acknowledge
         }
     };
     (Box::new(eoi), Box::new(move || pics.upgrade()?.acknowledge()))
+}
+
+fn tap(ioapic: &Arc<IoApic>) -> Arc<IrqTap> {
+    IrqTap::new(Arc::new(IoApicLines { ioapic: Arc::clone(ioapic), pin2: Mutex::new(0) }))
 }
 
 impl Controllers {
@@ -111,7 +128,7 @@ impl Controllers {
         for index in 0..cpus {
             accelerator.attach_local_apic(index, apics.local(index as usize));
         }
-        Ok(Self { apics: Some(apics), ioapic, pics })
+        Ok(Self { apics: Some(apics), tap: tap(&ioapic), ioapic, pics })
     }
 
     /// INTR goes to the bootstrap processor, whose local APIC decides whether it is open.
@@ -121,13 +138,19 @@ impl Controllers {
         let pics = PicPair::new(Box::new(move |high| pins.set_interrupt(high)));
         let (eoi, acknowledge) = ways_back(&ioapic, &pics);
         accelerator.attach_io_controllers(eoi, acknowledge);
-        Ok(Self { apics: None, ioapic, pics })
+        Ok(Self { apics: None, tap: tap(&ioapic), ioapic, pics })
     }
 
     /// Takes global system interrupts.
     #[must_use]
     pub fn lines(&self) -> Arc<dyn LineSink> {
-        Arc::new(Lines { pics: Arc::clone(&self.pics), ioapic: Arc::clone(&self.ioapic), pin2: Mutex::new(0) })
+        Arc::new(Lines { pics: Arc::clone(&self.pics), ioapic: Arc::clone(&self.tap) as Arc<dyn LineSink> })
+    }
+
+    /// Where a test program takes the I/O APIC's lines.
+    #[must_use]
+    pub fn tap(&self) -> &Arc<IrqTap> {
+        &self.tap
     }
 
     /// Puts the registers on the board.

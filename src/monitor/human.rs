@@ -7,9 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::chardev::{CharEvent, CharHandle, CharSink};
 
 use super::hmp::{self, Answer, Environment, HmpState, Question};
-use super::outbox::Outbox;
 use super::readline::{Outcome, Readline};
 use super::version;
+use crate::chardev::Outbox;
 
 /// Input that waits until the output of earlier lines is gone.
 const INPUT_LIMIT: usize = 4096;

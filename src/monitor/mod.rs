@@ -9,7 +9,6 @@ mod human;
 pub mod info;
 pub mod keys;
 mod operations;
-mod outbox;
 pub mod paging;
 mod qmp;
 pub mod readline;
@@ -23,5 +22,4 @@ pub mod version;
 pub use control::{
     CommandError, CommandResult, Control, DriveName, ErrorClass, IfConnected, NewMedium, PortWidth, ReadOnlyMode,
 };
-pub use outbox::Outbox;
 pub use sessions::{Mode, Monitors};

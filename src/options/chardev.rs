@@ -451,12 +451,13 @@ pub(super) fn check_users(low: &Low<'_>) -> Step {
     let ports = config.serials.iter().chain(&config.parallels).chain([&config.debugcon]).flatten();
     let monitors = low.monitors.iter().map(|monitor| &monitor.chardev);
     let gdb = config.gdb.iter().map(|gdb| &gdb.chardev);
+    let qtest = config.qtest.iter().map(|qtest| &qtest.chardev);
     let devices = config
         .devices
         .iter()
         .flat_map(|device| device.properties.iter().filter(|(key, _)| key == "chardev").map(|(_, id)| id));
     let mut seen: Vec<&String> = Vec::new();
-    for id in ports.chain(monitors).chain(devices).chain(gdb) {
+    for id in ports.chain(monitors).chain(devices).chain(gdb).chain(qtest) {
         let muxed = config.chardevs.iter().any(|chardev| chardev.id == *id && chardev.mux);
         if seen.contains(&id) && !muxed {
             return Err(Stop::nowhere(format!("chardev '{id}' is already in use")));

@@ -25,6 +25,7 @@ mod machine;
 mod memory;
 mod monitor;
 mod process;
+mod qtest;
 mod readconfig;
 mod resolve;
 mod smp;

@@ -2,7 +2,9 @@
 
 use super::low::Low;
 use super::stop::{Step, Stop};
-use super::{blockdev, boot, chardev, device, display, drive, gdb, icount, logging, machine, memory, monitor, smp};
+use super::{
+    blockdev, boot, chardev, device, display, drive, gdb, icount, logging, machine, memory, monitor, qtest, smp,
+};
 use crate::machine::config::Config;
 
 /// CPUs that the PC's firmware tables and APIC identifiers reach.
@@ -34,6 +36,7 @@ pub(super) fn resolve(low: &mut Low<'_>) -> Step<Config> {
     chardev::connect_ports(low)?;
     monitor::check(low)?;
     gdb::check(low)?;
+    qtest::check(low)?;
     low.config.monitors = low.monitors.clone();
     blockdev::check(low)?;
     drive::resolve(low, found.is_pc())?;

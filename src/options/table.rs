@@ -5,7 +5,7 @@ use super::low::Low;
 use super::stop::{Origin, Step, Stop};
 use super::{
     blockdev, boot, chardev, device, display, drive, firmware, gdb, icount, logging, machine, memory, monitor, process,
-    readconfig, smp,
+    qtest, readconfig, smp,
 };
 use crate::keyval::nearest;
 
@@ -206,6 +206,8 @@ const PROCESS: &[Row] = &[
     row("d", "ITEM[,ITEM...]", "what to log ('-d help' lists the items)", logging::read_items),
     row("icount", "[shift=]0-10,sleep=off", "machine time by executed instructions (with -accel tcg)", icount::read),
     row("gdb", "DEVICE", "serve gdb there: tcp:[HOST]:PORT, stdio, any -chardev address, or none", gdb::read_gdb),
+    row("qtest", "DEVICE", "serve a test program there (QEMU's qtest protocol)", qtest::read),
+    row("qtest-log", "FILE", "where the protocol is logged (standard error), or none", qtest::read_log),
     row("s", "", "same as -gdb tcp::1234", gdb::read_s),
     row(
         "dfilter",
@@ -261,8 +263,6 @@ const REFUSED: &[Row] = &[
     refused("perfmap", ""),
     refused("jitdump", ""),
     refused("object", "x"),
-    refused("qtest", "x"),
-    refused("qtest-log", "x"),
     other("prom-env", "x"),
     other("semihosting", ""),
     other("semihosting-config", "x"),

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use super::background::{self, PidFile};
 use super::control::Session;
 use super::debugger::{self, Debugger};
+use crate::accel::qtest;
+use crate::bus::Reset;
 use crate::chardev::{CharOutput, Chardevs, Hooks, MuxKeys, VcRequest};
 use crate::event::{Clock, EventLoop, Interest, LoopHandle};
 use crate::host::reason;
@@ -108,6 +110,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     });
     let monitors = open_monitors(config, &handle, &session)?;
     let debugger = open_debugger(config, &handle, &session, &monitors)?;
+    let qtest = open_qtest(config, &handle, &session)?;
     let ticker = DisplayTicker::new(&handle, &surroundings.display);
     let servers = start_displays(config, &handle, &surroundings.display, &monitors)?;
     // Only this call ever sets it.
@@ -125,6 +128,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     machine.finish();
     drop(signals);
     drop(debugger);
+    drop(qtest);
     drop(ticker);
     for server in servers {
         server.stop();
@@ -182,6 +186,39 @@ fn open_debugger(
         debugger.attach(&gdb.chardev).map_err(|error| gdb_error(gdb, &error.to_string()))?;
     }
     Ok(debugger)
+}
+
+/// The server of `-qtest`.
+fn open_qtest(
+    config: &Config,
+    handle: &LoopHandle,
+    session: &Session,
+) -> Result<Option<Arc<qtest::Server>>, StartError> {
+    let Some(spec) = &config.qtest else { return Ok(None) };
+    let machine = &session.machine;
+    let claim = session.chardevs.claim(&spec.chardev).map_err(|e| BuildError::option(&spec.origin, e.to_string()))?;
+    let log = qtest::Log::open(config.qtest_log.as_deref()).map_err(host("-qtest-log"))?;
+    let controllers = session.pc.as_ref().and_then(|pc| pc.controllers.as_ref());
+    let weak = Arc::downgrade(machine);
+    let stands = machine.accelerator().name() == "qtest";
+    let wires = qtest::Wires {
+        board: Arc::clone(machine.board()),
+        ram: machine.ram().clone(),
+        timers: handle.clone(),
+        tap: controllers.map(|controllers| Arc::clone(controllers.tap())),
+        owns_clock: stands,
+        reset: Box::new(move || {
+            match weak.upgrade() {
+                // Nothing executes: QEMU resets without a word, too.
+                Some(machine) if stands => machine.reset_parts(Reset::System),
+                Some(machine) => machine.reset(Cause::HostQmpSystemReset),
+                None => {}
+            }
+        }),
+    };
+    let server = qtest::Server::new(wires, claim.handle(), log);
+    claim.connect(Arc::clone(&server) as Arc<dyn crate::chardev::CharSink>);
+    Ok(Some(server))
 }
 
 fn open_chardevs(

@@ -15,7 +15,7 @@ use crate::chardev::{CharEvent, CharHandle, CharSink};
 
 use super::control::{CommandError, CommandResult, ErrorClass};
 use super::hmp::Environment;
-use super::outbox::Outbox;
+use crate::chardev::Outbox;
 use args::Arguments;
 use reader::{Item, Reader};
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::chardev::CharHandle;
+use super::handle::CharHandle;
 
 struct State {
     pending: VecDeque<u8>,
