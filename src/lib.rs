@@ -6,8 +6,9 @@ pub mod host;
 pub mod json;
 pub mod keyval;
 
-// Layer 1: time and events.
+// Layer 1: time and events, and what users make by `-object`.
 pub mod event;
+pub mod object;
 pub mod trace;
 
 // Layer 2: guest memory.

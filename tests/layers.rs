@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Modules by layer; a module imports from lower layers only.
 const LAYERS: &[&[&str]] = &[
     &["bits", "json", "keyval", "host"],
-    &["event", "trace"],
+    &["event", "trace", "object"],
     &["mem"],
     &["bus"],
     &["block", "chardev", "cpu", "net", "ui"],

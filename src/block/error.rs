@@ -1,6 +1,7 @@
 //! Why an image could not be opened or made: QEMU's texts, in one place.
 
 use crate::host::reason;
+use crate::object::ObjectError;
 use std::io;
 
 /// Which of QEMU's image permissions a lock stands for (`block/protocol/file.rs`).
@@ -111,6 +112,12 @@ impl OpenError {
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |error| Self::Io { what, error }
+    }
+}
+
+impl From<ObjectError> for OpenError {
+    fn from(error: ObjectError) -> Self {
+        Self::Invalid(error.to_string())
     }
 }
 

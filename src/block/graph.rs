@@ -20,6 +20,7 @@ use super::probe;
 use super::protocol;
 use super::protocol::file::{FileNode, FileOptions};
 use super::sharing::{Permissions, Sharing};
+use crate::object::Objects;
 
 /// Images below images at most: more is a loop.
 const MAX_DEPTH: usize = 200;
@@ -144,6 +145,8 @@ pub struct Opener {
     pub nodes: BTreeMap<String, Image>,
     /// Warnings, as QEMU prints them; the caller shows them.
     pub warnings: Vec<String>,
+    /// Secrets, credentials and throttle groups that options refer to.
+    pub objects: Objects,
     made: u32,
 }
 
@@ -167,6 +170,12 @@ struct Below {
 }
 
 impl Opener {
+    /// With objects that options may refer to.
+    #[must_use]
+    pub fn with_objects(objects: Objects) -> Self {
+        Self { objects, ..Self::default() }
+    }
+
     /// Opens an image and all below it.
     ///
     /// # Errors
@@ -455,6 +464,12 @@ impl OpenContext<'_> {
     #[must_use]
     pub fn guessed(&self) -> bool {
         self.guessed
+    }
+
+    /// Secrets, credentials and throttle groups that options refer to by `id`.
+    #[must_use]
+    pub fn objects(&self) -> &Objects {
+        &self.opener.objects
     }
 
     /// A warning for the user.

@@ -138,6 +138,8 @@ pub struct Details {
     pub specific: Vec<(&'static str, Value)>,
     /// Internal snapshots.
     pub snapshots: Vec<SnapshotInfo>,
+    /// Where in the image's own address space the machine's state is, if it can hold one.
+    pub vm_state_offset: Option<u64>,
 }
 
 /// An image of a format. What a format cannot do is `Unsupported`.
@@ -309,5 +311,21 @@ pub trait ImageOps: Send + Sync {
     /// QEMU's text.
     fn merge_bitmap(&self, _name: &str, _bits: &DirtyBits) -> Result<(), OpenError> {
         unsupported()
+    }
+
+    /// Reads the machine's state, from its own beginning; what is not there reads as zeros.
+    ///
+    /// # Errors
+    /// As for reads; `Unsupported` where there can be none.
+    fn read_vm_state(&self, _offset: u64, _buf: &mut [u8]) -> IoResult<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Writes the machine's state.
+    ///
+    /// # Errors
+    /// As for writes; `Unsupported` where there can be none.
+    fn write_vm_state(&self, _offset: u64, _data: &[u8]) -> IoResult<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -2,6 +2,7 @@
 //! holds.
 
 pub mod create;
+pub mod debug;
 pub mod dirty;
 pub mod driver;
 mod error;
@@ -21,6 +22,7 @@ mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use debug::{DebugOps, Event};
 pub use driver::{Kind, is_known_driver};
 pub use error::{LockKind, OpenError};
 pub use graph::{Image, OpenContext, OpenFlags, Opener, Share, Status, backing_path, open};

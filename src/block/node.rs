@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::create::Preallocation;
+use super::debug::{DebugOps, Event};
 use super::error::OpenError;
 use super::image::ImageOps;
 use super::sharing::Sharing;
@@ -72,6 +73,14 @@ pub trait BlockNode: Send + Sync {
     /// As [`BlockNode::write_at`].
     fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> IoResult<()>;
 
+    /// As [`BlockNode::zero`], but only where that is faster than writing zeros.
+    ///
+    /// # Errors
+    /// `Unsupported` where zeros would have to be written; as [`BlockNode::write_at`].
+    fn zero_fast(&self, _offset: u64, _len: u64, _may_unmap: bool) -> IoResult<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The content of the range is no longer needed.
     ///
     /// # Errors
@@ -124,6 +133,14 @@ pub trait BlockNode: Send + Sync {
 
     /// What the image can do beyond this, if it is one of a format.
     fn image(&self) -> Option<&dyn ImageOps> {
+        None
+    }
+
+    /// The user of this node is at this place in its work; a test driver may hold it there.
+    fn event(&self, _event: Event) {}
+
+    /// Breakpoints at such places, if the node has them.
+    fn debug(&self) -> Option<&dyn DebugOps> {
         None
     }
 

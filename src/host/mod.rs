@@ -20,3 +20,30 @@ pub fn reason(error: &std::io::Error) -> String {
         None => text,
     }
 }
+
+pub use libc::{EACCES, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, ENOTSUP, EPERM, EROFS, ESHUTDOWN};
+
+/// The errno that stands for an error; EIO where the host has none.
+#[must_use]
+pub fn errno(error: &std::io::Error) -> i32 {
+    use std::io::ErrorKind;
+    if let Some(code) = error.raw_os_error() {
+        return code;
+    }
+    match error.kind() {
+        ErrorKind::Unsupported => libc::ENOTSUP,
+        ErrorKind::PermissionDenied => libc::EPERM,
+        ErrorKind::InvalidInput => libc::EINVAL,
+        ErrorKind::OutOfMemory => libc::ENOMEM,
+        ErrorKind::StorageFull => libc::ENOSPC,
+        ErrorKind::NotFound => libc::ENOENT,
+        ErrorKind::TimedOut => libc::ETIMEDOUT,
+        _ => libc::EIO,
+    }
+}
+
+/// The host's words for an error, as a C program has them that knows its errno only.
+#[must_use]
+pub fn plain_reason(error: &std::io::Error) -> String {
+    reason(&std::io::Error::from_raw_os_error(errno(error)))
+}

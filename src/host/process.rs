@@ -79,6 +79,20 @@ pub fn become_user(user: &User) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends the process by SIGABRT.
+pub fn abort() -> ! {
+    std::process::abort()
+}
+
+/// Sends this process a signal.
+///
+/// # Errors
+/// There is no such signal.
+pub fn raise(signal: i32) -> io::Result<()> {
+    // SAFETY: raise(3) takes any number; what a handler does is the handler's business.
+    if unsafe { libc::raise(signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

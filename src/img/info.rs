@@ -213,12 +213,19 @@ fn human_rest(details: &Details, out: &mut String) {
     if !details.snapshots.is_empty() {
         out.push_str(&report::snapshot_table(&details.snapshots));
     }
+    out.push_str(&specific_text(details));
+}
+
+/// "Format specific information:" and what follows; nothing if there is none.
+pub(super) fn specific_text(details: &Details) -> String {
+    let mut out = String::new();
     if details.specific.is_empty() {
-        return;
+        return out;
     }
     out.push_str("Format specific information:\n");
     for (key, value) in &details.specific {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let _ = writeln!(out, "    {}: {text}", key.replace('-', " "));
     }
+    out
 }

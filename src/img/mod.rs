@@ -8,6 +8,7 @@ mod create;
 mod create_options;
 mod help;
 pub mod info;
+pub mod io;
 mod map;
 mod report;
 mod resize;

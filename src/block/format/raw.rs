@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::block::create::{self, CreateOption, CreateOptions, Preallocation};
+use crate::block::debug::Event;
 use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
@@ -87,18 +88,25 @@ impl BlockNode for RawNode {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> IoResult<()> {
         let at = self.place(offset, buf.len() as u64)?;
+        self.file.event(Event::ReadAio);
         self.file.read_at(at, buf)
     }
 
     fn write_at(&self, offset: u64, buf: &[u8], fua: bool) -> IoResult<()> {
         let at = self.writable(offset, buf.len() as u64)?;
         self.guard(offset, buf)?;
+        self.file.event(Event::WriteAio);
         self.file.write_at(at, buf, fua)
     }
 
     fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> IoResult<()> {
         let at = self.writable(offset, len)?;
         self.file.zero(at, len, may_unmap)
+    }
+
+    fn zero_fast(&self, offset: u64, len: u64, may_unmap: bool) -> IoResult<()> {
+        let at = self.writable(offset, len)?;
+        self.file.zero_fast(at, len, may_unmap)
     }
 
     fn discard(&self, offset: u64, len: u64) -> IoResult<()> {
@@ -120,6 +128,11 @@ impl BlockNode for RawNode {
             return Err(io::ErrorKind::Unsupported.into());
         }
         self.file.truncate(self.start.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?)
+    }
+
+    fn preallocate(&self, offset: u64, len: u64, how: Preallocation) -> IoResult<()> {
+        let at = self.start.checked_add(offset).ok_or(io::ErrorKind::InvalidInput)?;
+        self.file.preallocate(at, len, how)
     }
 
     fn info(&self) -> NodeInfo {

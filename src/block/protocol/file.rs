@@ -370,16 +370,23 @@ impl BlockNode for FileNode {
     }
 
     fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> IoResult<()> {
+        match self.zero_fast(offset, len, may_unmap) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeros(offset, len),
+            done => done,
+        }
+    }
+
+    fn zero_fast(&self, offset: u64, len: u64, may_unmap: bool) -> IoResult<()> {
         self.writable()?;
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let end = offset.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
         if may_unmap && (self.device || end <= self.len()?) && self.fallocate(&self.can_punch, punch, offset, len)? {
             return Ok(());
         }
-        if self.fallocate(&self.can_zero, FallocateFlags::ZERO_RANGE, offset, len)? {
-            return Ok(());
+        match self.fallocate(&self.can_zero, FallocateFlags::ZERO_RANGE, offset, len)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::Unsupported.into()),
         }
-        self.write_zeros(offset, len)
     }
 
     fn discard(&self, offset: u64, len: u64) -> IoResult<()> {

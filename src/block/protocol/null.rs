@@ -56,6 +56,10 @@ impl BlockNode for NullNode {
         self.check(offset, len)
     }
 
+    fn zero_fast(&self, offset: u64, len: u64, _may_unmap: bool) -> IoResult<()> {
+        self.check(offset, len)
+    }
+
     fn discard(&self, offset: u64, len: u64) -> IoResult<()> {
         self.check(offset, len)
     }
