@@ -64,6 +64,12 @@ impl CpuModel {
         cpuid::table(self, index, tsc_khz)
     }
 
+    /// Whether KVM's leaves are shown.
+    #[must_use]
+    pub fn shows_kvm(&self) -> bool {
+        self.kvm
+    }
+
     /// Whether the table depends on the time stamp counter's frequency: it is constant, and KVM shows itself (the leaf
     /// is VMware's, which guests look for under KVM as well).
     #[must_use]
@@ -169,6 +175,12 @@ const KVM_DEFAULTS: &str = "+kvmclock +kvmclock2 +kvm-nopiodelay +kvm-asyncpf +k
 /// What no named model has on the software CPU unless it is asked for: virtualization inside the guest.
 const SOFTWARE_DEFAULTS: &str = "-svm";
 
+/// What a named model shows of KVM on the software CPU with `kvm=on`: of [`KVM_DEFAULTS`] those that are there.
+const SOFTWARE_KVM_DEFAULTS: &str = "+kvmclock +kvmclock2 +kvm-nopiodelay +kvmclock-stable-bit";
+
+/// KVM's hints to its guests (leaf 4000_0001h EDX).
+const KVM_HINTS: Place = Place::leaf(0x4000_0001, Reg::Edx);
+
 /// Features that a migration would break; `host` and `max` have them only with `migratable=off`.
 const UNMIGRATABLE: &str = "invtsc";
 
@@ -215,6 +227,8 @@ struct Draft<'a> {
     host_phys_bits_limit: u32,
     host_cache_info: bool,
     wants_pmu: bool,
+    /// `kvm=`, where it is a software CPU that is to show KVM's leaves.
+    kvm_shown: Option<bool>,
 }
 
 impl<'a> Draft<'a> {
@@ -261,6 +275,7 @@ impl<'a> Draft<'a> {
             host_phys_bits_limit: 0,
             host_cache_info: false,
             wants_pmu: false,
+            kvm_shown: None,
         };
         match name {
             "base" => {}
@@ -350,7 +365,8 @@ impl<'a> Draft<'a> {
         match name.as_str() {
             "check" => self.check = on_off(property, value)?,
             "enforce" => self.enforce = on_off(property, value)?,
-            "kvm" => self.cpu.kvm &= on_off(property, value)?,
+            "kvm" if self.host.is_kvm => self.cpu.kvm &= on_off(property, value)?,
+            "kvm" => self.kvm_shown = Some(on_off(property, value)?),
             "l3-cache" => self.cpu.l3_cache = on_off(property, value)?,
             "cpuid-0xb" => self.cpu.leaf_b = on_off(property, value)?,
             "pmu" => self.wants_pmu = on_off(property, value)?,
@@ -458,6 +474,7 @@ impl<'a> Draft<'a> {
             self.cpu.features = self.cpu.features.without(&FeatureSet::from_names("ht kvm-hint-dedicated topoext"));
             self.cpu.features = self.cpu.features.without(&FeatureSet::from_names("overflow-recov succor"));
         }
+        self.choose_paravirtual();
         self.cpu.features = self.cpu.features.or(&self.wanted).without(&self.unwanted);
         self.mark_cores();
         self.drop_dependents(&mut warnings);
@@ -465,7 +482,24 @@ impl<'a> Draft<'a> {
         self.apply_limits(&mut warnings)?;
         self.choose_address_size(&mut warnings)?;
         self.pass_leaves_through()?;
+        if !self.host.is_kvm && !self.cpu.kvm {
+            for place in [KVM_FEATURES, KVM_HINTS] {
+                self.cpu.features.set_bits(place, 0);
+            }
+        }
         Ok(Resolved { model: self.cpu, warnings })
+    }
+
+    /// A software CPU shows KVM's leaves if it is asked to, by `kvm=on` or by one of the features that it has.
+    fn choose_paravirtual(&mut self) {
+        if self.host.is_kvm {
+            return;
+        }
+        let possible = self.host.limits.as_ref().map_or(self.wanted, |limits| self.wanted.and(&limits.features));
+        self.cpu.kvm = self.kvm_shown.unwrap_or(possible.bits(KVM_FEATURES) != 0);
+        if self.kvm_shown == Some(true) && !self.follows_host {
+            self.cpu.features.change(SOFTWARE_KVM_DEFAULTS);
+        }
     }
 
     /// AMD's CmpLegacy: the logical processors of leaf 1 are cores. Linux believes it on Intel's, too, so only AMD's

@@ -223,3 +223,24 @@ fn without_local_apics_in_the_kernel_no_default_asks_for_them() {
     assert!(!resolved.warnings.iter().any(|text| text.contains("x2apic")), "{:?}", resolved.warnings);
     assert!(features.has("kvmclock") && features.has("apic"));
 }
+
+#[test]
+fn the_software_cpu_shows_kvm_where_it_is_asked_to() {
+    const THERE: &str = "kvmclock kvmclock2 kvm-nopiodelay kvm-poll-control kvmclock-stable-bit";
+    let all = FeatureSet::all_named();
+    let features =
+        all.map(|place, bits| if place == KVM_FEATURES { 0 } else { bits }).or(&FeatureSet::from_names(THERE));
+    let leaf = |text: &str| {
+        let resolved = resolved(text, topology(""), &HostCpu::software(features)).unwrap();
+        let row = resolved.model.cpuid(0, 0).into_iter().find(|row| row.function == 0x4000_0001);
+        (row.map(|row| (row.eax, row.edx)), resolved.warnings)
+    };
+    assert_eq!(leaf("max"), (None, Vec::new()));
+    assert_eq!(leaf("qemu64").0, None);
+    assert_eq!(leaf("qemu64,kvm=on"), (Some((0x0100_000b, 0)), Vec::new()));
+    assert_eq!(leaf("max,kvm=on").0, Some((0x0100_100b, 0)));
+    assert_eq!(leaf("qemu64,+kvmclock"), (Some((9, 0)), Vec::new()));
+    assert_eq!(leaf("max,kvm=off,+kvmclock").0, None);
+    let refused = "TCG doesn't support requested feature: CPUID.40000001H:EAX.kvm-asyncpf [bit 4]".to_owned();
+    assert_eq!(leaf("qemu64,+kvm-asyncpf"), (None, vec![refused]));
+}

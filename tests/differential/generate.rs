@@ -1,6 +1,8 @@
 //! Random instructions and register values that are likely to be interesting.
 
-use iced_x86::{ConstantOffsets, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    ConstantOffsets, Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, Mnemonic, OpKind, Register,
+};
 
 use crate::native::{CODE, CODE_OFFSET, DATA, DATA_LEN, GS_BASE, READ_ONLY, Registers};
 
@@ -459,12 +461,13 @@ pub struct Generator {
     layout: Layout,
     data: Vec<u8>,
     drawn: u64,
+    only: Option<String>,
 }
 
 impl Generator {
-    /// A generator; equal seeds give equal cases.
-    pub fn new(seed: u64, layout: Layout) -> Self {
-        Self { random: Random::new(seed), layout, data: vec![0; DATA_LEN], drawn: 0 }
+    /// A generator; equal seeds give equal cases. `only`: of instructions whose disassembly contains this text.
+    pub fn new(seed: u64, layout: Layout, only: Option<String>) -> Self {
+        Self { random: Random::new(seed), layout, data: vec![0; DATA_LEN], drawn: 0, only }
     }
 
     /// A random case; `None`: the bytes drawn are excluded.
@@ -473,14 +476,27 @@ impl Generator {
             fill(&mut self.random, &mut self.data);
         }
         self.drawn += 1;
-        case(&mut self.random, &self.layout, &self.data)
+        case(&mut self.random, &self.layout, &self.data, self.only.as_deref())
     }
 }
 
-fn case(random: &mut Random, layout: &Layout, data: &[u8]) -> Option<Case> {
+/// The instruction in AT&T's syntax.
+pub fn disassembly(instruction: &Instruction) -> String {
+    if instruction.is_invalid() {
+        return "(invalid)".to_owned();
+    }
+    let mut text = String::new();
+    GasFormatter::new().format(instruction, &mut text);
+    text
+}
+
+fn case(random: &mut Random, layout: &Layout, data: &[u8], only: Option<&str>) -> Option<Case> {
     let compat = random.one_in(4);
     let target = target(random);
     let (bytes, instruction) = draw(random, compat, target);
+    if only.is_some_and(|only| !disassembly(&instruction).contains(only)) {
+        return None;
+    }
     if is_excluded(&instruction, compat) {
         return None;
     }

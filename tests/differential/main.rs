@@ -2,7 +2,8 @@
 //!
 //! Random instructions and states run natively in this process (signals catch what they do) and in the software CPU;
 //! registers, flags, the xsave image, memory and the fault must be the same. `DROMAIUS_DIFFERENTIAL_CASES` and
-//! `DROMAIUS_DIFFERENTIAL_SEED` make longer or other runs; `scripts/differential` is the long one. What is left out is
+//! `DROMAIUS_DIFFERENTIAL_SEED` make longer or other runs, and `DROMAIUS_DIFFERENTIAL_ONLY=TEXT` one of the
+//! instructions whose disassembly contains a text; `scripts/differential` is the long one. What is left out is
 //! `generate::is_excluded`, and instructions that the guest's CPUID does not show.
 //!
 //! The native side can kill its process, so the cases run in a child of the test.
@@ -19,7 +20,7 @@ use std::fmt::Write as _;
 use std::process::{Command, ExitCode, Stdio};
 
 use dromaius::accel::soft::vector;
-use iced_x86::{Formatter, GasFormatter, Register};
+use iced_x86::Register;
 
 use emulator::{Emulator, End};
 use generate::{Case, Generator, Layout};
@@ -28,6 +29,7 @@ use native::{CODE_OFFSET, DATA, DATA_LEN, Registers, Stop};
 const CHILD: &str = "DROMAIUS_DIFFERENTIAL_CHILD";
 const CASES: &str = "DROMAIUS_DIFFERENTIAL_CASES";
 const SEED: &str = "DROMAIUS_DIFFERENTIAL_SEED";
+const ONLY: &str = "DROMAIUS_DIFFERENTIAL_ONLY";
 /// Cases of the run in the test suite.
 const DEFAULT_CASES: u64 = 300_000;
 /// RF is set in the image that a fault saves and by nothing else here; bit 1 is always set.
@@ -209,12 +211,7 @@ fn compare_xsave(text: &mut String, case: &Case, native: &Outcome, ours: &Outcom
 }
 
 fn describe(case: &Case) -> String {
-    let mut text = String::new();
-    if case.instruction.is_invalid() {
-        text.push_str("(invalid)");
-    } else {
-        GasFormatter::new().format(&case.instruction, &mut text);
-    }
+    let mut text = generate::disassembly(&case.instruction);
     let bits = if case.compat { 32 } else { 64 };
     let mask = case.instruction.op_mask();
     if mask != Register::None {
@@ -234,7 +231,7 @@ fn child(seed: u64, cases: u64) -> ExitCode {
     // SAFETY-free: XCR0 as CPUID reports it, restricted to what signals save and the software CPU has.
     let xcr0 = u64::from(std::arch::x86_64::__cpuid_count(0xd, 0).eax) & 0x2e7;
     let mut emulator = Emulator::new(xcr0);
-    let mut generator = Generator::new(seed, layout.clone());
+    let mut generator = Generator::new(seed, layout.clone(), env::var(ONLY).ok());
     let (mut ran, mut excluded, mut not_shown) = (0u64, 0u64, 0u64);
     let mut wrong: BTreeMap<String, (u64, String)> = BTreeMap::new();
     let trace = env::var_os("DROMAIUS_DIFFERENTIAL_TRACE").is_some();

@@ -11,6 +11,7 @@
 //! - `strings`: whole runs of a string instruction.
 //! - `watch`: data breakpoints.
 //! - `exclusive`: locked accesses that the host cannot do at once.
+//! - `physical`: RAM by physical address, for the paravirtual interface.
 //! - `device`: accesses to what is not RAM, and the bus for the time of a run.
 //!
 //! A hit in the TLB costs an access an index, a comparison and an addition; everything else (misses, devices, page
@@ -23,6 +24,7 @@ mod control;
 mod device;
 mod exclusive;
 mod map;
+mod physical;
 mod probe;
 mod segment;
 mod strings;

@@ -428,12 +428,7 @@ impl Cpu {
             Some(page) if !page.read_only => {
                 // SAFETY: as in `read_table`.
                 let done = unsafe { T::exchange(page.host + (gpa & 0xfff), old, new) }.is_ok();
-                if page.code.is_marked() {
-                    self.code_written(page.code, gpa, T::LEN as u64);
-                }
-                if page.logged {
-                    self.mmu.ranges.log(gpa, T::LEN as u64);
-                }
+                self.page_stored(&page, gpa, T::LEN as u64);
                 done
             }
             _ => {

@@ -39,6 +39,7 @@ impl Cpu {
         if let Some(apic) = &self.apic {
             apic.set_tsc_offset(offset);
         }
+        self.write_system_time();
     }
 
     fn set_edx_eax(&mut self, value: u64) {

@@ -18,6 +18,7 @@ mod interrupt;
 mod log;
 mod misc;
 mod msr;
+mod paravirtual;
 mod registers;
 mod reset;
 mod segment;
@@ -141,6 +142,7 @@ fn privileged(instruction: &Instruction) -> Option<Handler> {
         Mnemonic::Mwait => misc::mwait,
         Mnemonic::Clac | Mnemonic::Stac => misc::clac_stac,
         Mnemonic::Serialize => misc::serialize,
+        Mnemonic::Vmcall | Mnemonic::Vmmcall => paravirtual::hypercall,
         Mnemonic::Rsm => smm::rsm,
         Mnemonic::Cpuid => cpuid::cpuid,
         Mnemonic::Rdmsr => msr::rdmsr,

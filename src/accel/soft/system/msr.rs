@@ -180,6 +180,7 @@ impl Cpu {
                     .read_memory_types(msr)
                     .or_else(|| self.read_machine_check(msr))
                     .or_else(|| self.read_mitigations(msr))
+                    .or_else(|| self.read_paravirtual(msr))
                     .or_else(|| self.read_vendor(msr));
             }
         };
@@ -226,6 +227,7 @@ impl Cpu {
                 return self.write_memory_types(msr, value)
                     || self.write_machine_check(msr, value)
                     || self.write_mitigations(msr, value)
+                    || self.write_paravirtual(msr, value)
                     || self.write_vendor(msr, value);
             }
         }

@@ -1,6 +1,7 @@
 //! Registers that only system instructions see.
 
 use super::cpuid::CpuidTable;
+use super::paravirtual::ParavirtualRegisters;
 
 /// Number of machine-check banks, as QEMU has them.
 pub(super) const BANKS: usize = 10;
@@ -59,6 +60,8 @@ pub struct SystemRegisters {
     pub(super) tsx_ctrl: u64,
     pub(super) hwcr: u64,
     pub(super) de_cfg: u64,
+    /// KVM's, where the guest sees its leaves.
+    pub(super) paravirtual: ParavirtualRegisters,
     /// IA32_APIC_BASE of a processor without a local APIC.
     pub(super) apic_base: u64,
 

@@ -3,6 +3,7 @@
 use crate::cpu::{APIC_BASE_BSP, APIC_BASE_ENABLE, CpuState, Segment};
 
 use super::super::cpu::{Activity, Cpu, segment};
+use super::paravirtual::ParavirtualRegisters;
 use super::registers::SystemRegisters;
 
 /// CR0.CD and CR0.NW, which INIT leaves alone.
@@ -23,13 +24,15 @@ impl Cpu {
     }
 
     /// INIT: the registers of RESET, except the caches' bits, the vector registers, the time-stamp counter and the MSRs
-    /// other than EFER. The bootstrap processor begins at the reset vector, others wait for a start-up interrupt.
+    /// other than EFER and the paravirtual ones. The bootstrap processor begins at the reset vector, others wait for a start-up interrupt.
     pub fn init_reset(&mut self) {
         let mut state = CpuState::power_on(self.model.signature());
         state.cr0 = state.cr0 & !CACHE_BITS | self.cr0 & CACHE_BITS;
         self.load_registers(&state);
         let system = &mut self.system;
         (system.nmi_blocked, system.debug_hits, system.step_after) = (false, 0, None);
+        // KVM does so; guests that bring a processor back write them again.
+        system.paravirtual = ParavirtualRegisters::RESET;
         self.mmu.flush_all();
         if let Some(apic) = &self.apic {
             apic.init();

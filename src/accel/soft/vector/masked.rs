@@ -5,11 +5,8 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::super::cpu::{Cpu, Fault, Flow, Step};
 use super::super::op::{Handler, Op};
-use super::classify::{Access, Class};
+use super::classify::Class;
 use super::stub::Stub;
-
-/// [`Stub::element`]: one element for all mask bits (a broadcast).
-const BROADCAST: u8 = 0xff;
 
 /// Bytes of an element of the memory operand, if elements whose mask bit is clear are not accessed. 0: all are, or an
 /// element in memory is not the element in the register (SDM volume 2, 2.7.5: classes E4NF and others).
@@ -19,6 +16,7 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
     let name = format!("{:?}", instruction.mnemonic()).to_lowercase();
     const WHOLE: &[&str] = &[
         "valign",
+        "vpalignr",
         "vpack",
         "vpmaddwd",
         "vpmaddub",
@@ -46,9 +44,6 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
     if WHOLE.iter().any(|prefix| name.starts_with(prefix)) || place == 2 && shift.contains(&name.as_str()) {
         return 0;
     }
-    if instruction.is_broadcast() || name.contains("broadcast") {
-        return BROADCAST;
-    }
     if ["vfmaddc", "vfcmaddc", "vfmulc", "vfcmulc"].iter().any(|prefix| name.starts_with(prefix)) {
         // Complex numbers of two FP16.
         return 4;
@@ -56,6 +51,10 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
     if name.starts_with("vpdp") || name.starts_with("vdpbf16") {
         // A mask bit stands for four bytes, or two words, at a time.
         return 4;
+    }
+    if matches!(name.as_str(), "vpmuldq" | "vpmuludq") {
+        // Half of each element is read, and all of it accessed.
+        return 8;
     }
     let size = instruction.memory_size();
     u8::try_from(size.element_size()).ok().filter(|element| matches!(element, 1 | 2 | 4 | 8)).unwrap_or(0)
@@ -66,28 +65,29 @@ pub(super) fn is_wanted(cpu: &Cpu, stub: &Stub) -> bool {
     stub.element == 0 || elements(cpu, stub).1 != 0
 }
 
-/// How many elements a broadcast makes of one; 0: it is none.
-pub(super) fn lanes(instruction: &Instruction) -> u8 {
+/// How many times a broadcast repeats what is in memory; 1: it is none.
+pub(super) fn repeats(instruction: &Instruction) -> u8 {
     let size = instruction.memory_size();
-    if instruction.is_broadcast() {
+    let made = if instruction.is_broadcast() {
         // Broadcast512_Float32 and so on: the length of the vector that is made, in bits.
         let name = format!("{size:?}");
         let digits: String =
             name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-        let bits: usize = digits.parse().unwrap_or(512);
-        return u8::try_from(bits / 8 / size.size().max(1)).unwrap_or(64);
-    }
-    u8::try_from(instruction.op0_register().size() / size.element_size().max(1)).unwrap_or(64)
+        digits.parse().unwrap_or(512) / 8
+    } else if format!("{:?}", instruction.mnemonic()).to_lowercase().contains("broadcast") {
+        instruction.op0_register().size()
+    } else {
+        return 1;
+    };
+    u8::try_from(made / size.size().max(1)).unwrap_or(64).max(1)
 }
 
-/// Number of elements and their mask bits.
+/// Number of elements and their mask bits: of an element that is broadcast, any of its copies'.
 fn elements(cpu: &Cpu, stub: &Stub) -> (usize, u64) {
     let mask = cpu.vector.k[usize::from(stub.mask & 7)];
-    if stub.element == BROADCAST {
-        return (1, u64::from(mask & low_bits(usize::from(stub.lanes)) != 0));
-    }
     let count = usize::from(stub.size) / usize::from(stub.element.max(1));
-    (count, mask & low_bits(count))
+    let copies = (0..usize::from(stub.repeats)).map(|copy| mask >> ((copy * count) & 63));
+    (count, copies.fold(0, |wanted, bits| wanted | bits & low_bits(count)))
 }
 
 fn low_bits(count: usize) -> u64 {
@@ -98,19 +98,14 @@ fn low_bits(count: usize) -> u64 {
 /// are needed.
 pub(super) fn load(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
     let (count, mask) = elements(cpu, stub);
-    check_single(cpu, (count, mask), stub, number, offset)?;
+    check_small(cpu, mask, stub, number, offset)?;
     load_elements(cpu, number, offset, usize::from(stub.size) / count.max(1), count, mask)
 }
 
-/// #AC for a single element, or a few that are read at once, if any is accessed; vectors may be anywhere.
-fn check_single(cpu: &mut Cpu, (count, mask): (usize, u64), stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
+/// #AC for an operand of up to eight bytes, if any of it is accessed; wider ones may be anywhere.
+fn check_small(cpu: &mut Cpu, mask: u64, stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
     let size = usize::from(stub.size);
-    let at_once = count == 1 || stub.access == Access::Read;
-    if at_once && mask != 0 && matches!(size, 2 | 4 | 8) {
-        cpu.check_operand_alignment(number, offset, size)
-    } else {
-        Ok(())
-    }
+    if mask != 0 && matches!(size, 2 | 4 | 8) { cpu.check_operand_alignment(number, offset, size) } else { Ok(()) }
 }
 
 fn load_elements(cpu: &mut Cpu, number: u8, offset: u64, element: usize, count: usize, mask: u64) -> Result<(), Fault> {
@@ -133,7 +128,7 @@ pub(super) fn probe(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Resu
         return cpu.probe_write(number, offset, u64::from(stub.size));
     }
     let (count, mask) = elements(cpu, stub);
-    check_single(cpu, (count, mask), stub, number, offset)?;
+    check_small(cpu, mask, stub, number, offset)?;
     for_runs(mask, usize::from(stub.size) / count.max(1), |at, len| {
         cpu.probe_write(number, offset.wrapping_add(at as u64), len as u64)
     })
@@ -142,7 +137,7 @@ pub(super) fn probe(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Resu
 /// Stores the elements of the scratch slot whose mask bit is set.
 pub(super) fn store(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
     let (count, mask) = elements(cpu, stub);
-    check_single(cpu, (count, mask), stub, number, offset)?;
+    check_small(cpu, mask, stub, number, offset)?;
     store_elements(cpu, number, offset, usize::from(stub.size) / count.max(1), mask)
 }
 

@@ -225,7 +225,8 @@ const IMPLEMENTED: &str = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge 
     sse sse2 ss ht monitor cx16 pcid x2apic movbe popcnt tsc-deadline xsave rdrand hypervisor arat fsgsbase tsc-adjust \
     bmi1 smep bmi2 erms invpcid rdseed adx smap clflushopt clwb umip pku la57 rdpid fsrm serialize fzrm fsrs fsrc \
     xsaveopt xsavec xgetbv1 xsaves lahf-lm cmp-legacy cr8legacy abm 3dnowprefetch syscall nx mmxext fxsr-opt pdpe1gb \
-    rdtscp lm invtsc xsaveerptr wbnoinvd";
+    rdtscp lm invtsc xsaveerptr wbnoinvd kvmclock kvmclock2 kvm-nopiodelay kvm-poll-control kvmclock-stable-bit \
+    kvm-hint-dedicated";
 
 /// Features whose instructions run on the host's own units: there where the host has them.
 const NATIVE: &str = "pni pclmulqdq ssse3 fma sse4.1 sse4.2 aes avx f16c avx2 sha-ni gfni vaes vpclmulqdq avx512vbmi \

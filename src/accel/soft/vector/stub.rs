@@ -52,8 +52,8 @@ pub(super) struct Stub {
     pub(super) mask: u8,
     /// ...element by element of so many bytes; 0: not masked, or each byte is needed.
     pub(super) element: u8,
-    /// Bits of the mask that matter for an element that is broadcast.
-    pub(super) lanes: u8,
+    /// How many times a broadcast repeats the operand: mask bits stand for its elements as often.
+    pub(super) repeats: u8,
 }
 
 /// How to execute an instruction natively.
@@ -357,7 +357,7 @@ fn assemble(instruction: &Instruction, key: &Key, class: Class) -> Option<(Stub,
         pointers: classify::moves_pointers(instruction, class),
         mask: u8::try_from(instruction.op_mask().number()).ok().filter(|_| instruction.has_op_mask()).unwrap_or(0),
         element: super::masked::suppressed_element(instruction),
-        lanes: super::masked::lanes(instruction),
+        repeats: super::masked::repeats(instruction),
     };
     let flags = flags_read != 0 || flags_changed != 0;
     let mut code = emit(&key.instruction, &uses, &stub, flags).ok()?;

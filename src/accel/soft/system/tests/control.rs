@@ -4,7 +4,7 @@ use super::super::super::cpu::{Activity, rflags, segment};
 use super::{CODE, Kit, selector};
 use crate::cpu::Mode;
 
-fn rdmsr(kit: &mut Kit, msr: u32) -> u64 {
+pub(super) fn rdmsr(kit: &mut Kit, msr: u32) -> u64 {
     kit.cpu().gpr[1] = u64::from(msr);
     kit.run(&[0x0f, 0x32]); // rdmsr
     assert_eq!(kit.vector(), None, "rdmsr {msr:x}");
@@ -12,7 +12,7 @@ fn rdmsr(kit: &mut Kit, msr: u32) -> u64 {
 }
 
 /// Whether it was accepted.
-fn wrmsr(kit: &mut Kit, msr: u32, value: u64) -> bool {
+pub(super) fn wrmsr(kit: &mut Kit, msr: u32, value: u64) -> bool {
     let rip = kit.cpu().rip;
     kit.cpu().gpr[1] = u64::from(msr);
     kit.cpu().gpr[0] = value & 0xffff_ffff;

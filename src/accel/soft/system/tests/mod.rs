@@ -2,6 +2,7 @@
 
 mod control;
 mod faults;
+mod paravirtual;
 mod real;
 mod state;
 mod transfer;
