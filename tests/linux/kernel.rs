@@ -1,5 +1,7 @@
 //! Debian's kernels with a RAM disk: to a shell on the serial line, and powered off from there.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::line::{Line, SERIAL};
 use crate::machine::Folder;
 use crate::{LONG, guest};
@@ -44,6 +46,28 @@ fn the_cloud_kernel_boots_with_two_cpus() {
 #[test]
 fn the_cloud_kernel_boots_with_four_cpus() {
     boots("linux-amd64", "x86_64", 4);
+}
+
+#[test]
+fn the_cloud_kernel_counts_time_by_kvms_clock() {
+    let Some(kernel) = guest("linux-amd64/vmlinuz") else { return };
+    let initrd = guest("linux-amd64/initrd").unwrap();
+    let folder = Folder::new();
+    let kernel = ["-kernel", kernel.to_str().unwrap(), "-initrd", initrd.to_str().unwrap(), "-append", "console=ttyS0"];
+    let board = format!("-accel tcg -cpu max,kvm=on -m 256 -display none -no-reboot -smp 2 {SERIAL}");
+    let mut vm = folder.start(board.split(' ').chain(kernel));
+    let mut line = Line::connect(&folder);
+    line.wait_for("Hypervisor detected: KVM", LONG);
+    line.wait_for("clocksource: Switched to clocksource kvm-clock", LONG);
+    line.wait_for("guest: ready", LONG);
+    line.send("date +now=%s\n");
+    line.wait_for("now=", LONG);
+    let shown: u64 = line.wait_for("\n", LONG).trim().parse().unwrap();
+    let host = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!(shown.abs_diff(host) < 60, "the guest's wall clock shows {shown}, the host's {host}");
+    line.send("poweroff -f\n");
+    line.read_to_end(LONG);
+    assert_eq!(vm.exit_code(), 0);
 }
 
 #[test]
