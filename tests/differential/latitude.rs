@@ -68,6 +68,11 @@ pub fn both_right(case: &Case, a: &Stop, b: &Stop) -> bool {
         // Either operand may be read first.
         return memory(a) && memory(b);
     }
+    if case.instruction.is_invalid() {
+        // Longer than 15 bytes, or no instruction: one class of faults, in no said order (SDM volume 3, table 6-2).
+        let refused = |stop: &Stop| matches!(stop.vector, 6 | 13);
+        return refused(a) && refused(b);
+    }
     if mnemonic == Mnemonic::Call {
         // Of the target and the stack.
         return [a, b].iter().any(|stop| stop.vector == 13) && [a, b].iter().any(|stop| memory(stop));
@@ -88,6 +93,12 @@ pub fn leaves_memory(case: &Case, stop: &Stop) -> bool {
     // The return address is written before the target is found not to be canonical.
     let call = instruction.mnemonic() == Mnemonic::Call && stop.vector == 13;
     call || is_piecemeal(instruction) && stop.vector == PAGE_FAULT
+}
+
+/// Whether a fault may leave general registers behind: this host's POPA keeps those that it popped before the fault; it
+/// begins again from the stack pointer, which stays.
+pub fn leaves_registers(case: &Case) -> bool {
+    matches!(case.instruction.mnemonic(), Mnemonic::Popa | Mnemonic::Popad)
 }
 
 /// Whether a fault may leave flags behind in MXCSR: the conversion comes before the store.

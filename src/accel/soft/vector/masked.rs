@@ -40,6 +40,10 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
         "vpexpand",
         "vexpand",
     ];
+    if name == "vpshufbitqmb" {
+        // A mask bit stands for a byte, which selects a bit of 64.
+        return 1;
+    }
     let shift = ["vpsllw", "vpslld", "vpsllq", "vpsrlw", "vpsrld", "vpsrlq", "vpsraw", "vpsrad", "vpsraq"];
     if WHOLE.iter().any(|prefix| name.starts_with(prefix)) || place == 2 && shift.contains(&name.as_str()) {
         return 0;
@@ -63,6 +67,11 @@ pub(super) fn suppressed_element(instruction: &Instruction) -> u8 {
 /// Whether any element of a stub's operand is accessed.
 pub(super) fn is_wanted(cpu: &Cpu, stub: &Stub) -> bool {
     stub.element == 0 || elements(cpu, stub).1 != 0
+}
+
+/// Whether a masked store checks all of its operand: those of type E6NF (SDM volume 2, 2.8).
+pub(super) fn checks_all(instruction: &Instruction) -> bool {
+    format!("{:?}", instruction.mnemonic()).starts_with("Vextract")
 }
 
 /// How many times a broadcast repeats what is in memory; 1: it is none.
@@ -137,6 +146,9 @@ pub(super) fn probe(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Resu
 /// Stores the elements of the scratch slot whose mask bit is set.
 pub(super) fn store(cpu: &mut Cpu, stub: &Stub, number: u8, offset: u64) -> Result<(), Fault> {
     let (count, mask) = elements(cpu, stub);
+    if stub.checks_all {
+        cpu.probe_write(number, offset, u64::from(stub.size))?;
+    }
     check_small(cpu, mask, stub, number, offset)?;
     store_elements(cpu, number, offset, usize::from(stub.size) / count.max(1), mask)
 }

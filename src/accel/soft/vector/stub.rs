@@ -52,6 +52,8 @@ pub(super) struct Stub {
     pub(super) mask: u8,
     /// ...element by element of so many bytes; 0: not masked, or each byte is needed.
     pub(super) element: u8,
+    /// A masked store that faults also for what it does not write.
+    pub(super) checks_all: bool,
     /// How many times a broadcast repeats the operand: mask bits stand for its elements as often.
     pub(super) repeats: u8,
 }
@@ -357,6 +359,7 @@ fn assemble(instruction: &Instruction, key: &Key, class: Class) -> Option<(Stub,
         pointers: classify::moves_pointers(instruction, class),
         mask: u8::try_from(instruction.op_mask().number()).ok().filter(|_| instruction.has_op_mask()).unwrap_or(0),
         element: super::masked::suppressed_element(instruction),
+        checks_all: super::masked::checks_all(instruction),
         repeats: super::masked::repeats(instruction),
     };
     let flags = flags_read != 0 || flags_changed != 0;

@@ -12,7 +12,7 @@ const PAGE: u64 = 0x5000;
 fn system_time(kit: &mut Kit) -> u64 {
     let ticks = kit.cpu().tsc().wrapping_sub(kit.get(PAGE + 8));
     let shift = kit.get(PAGE + 28) as u8;
-    let scaled = u128::from(ticks << shift) * u128::from(kit.get32(PAGE + 24)) >> 32;
+    let scaled = (u128::from(ticks << shift) * u128::from(kit.get32(PAGE + 24))) >> 32;
     kit.get(PAGE + 16) + scaled as u64
 }
 
