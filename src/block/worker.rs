@@ -170,6 +170,14 @@ pub struct Stats {
     pub idle_since: Option<Instant>,
 }
 
+impl Stats {
+    /// How long ago the last request ended, in nanoseconds, if one did.
+    #[must_use]
+    pub fn idle_time_ns(&self) -> Option<u64> {
+        self.idle_since.map(|at| u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
 /// The medium, as workers use it.
 struct Medium {
     image: Image,

@@ -146,7 +146,7 @@ pub fn build_on(
     let faults = LateFaults::default();
     let clock: Clock = surroundings.handle.clock();
 
-    let topology = topology(config);
+    let topology = config.smp.levels;
     let mut signature = (0, 0);
     let mut apic_ids = Vec::new();
     let mut model = None;
@@ -288,11 +288,6 @@ fn replace_own_pit(gate: &Arc<LegacyGate>) -> Arc<dyn Fn(bool) + Send + Sync> {
 
 fn text_of(error: accel::AccelError) -> BuildError {
     BuildError::Text(vcpu::describe(&error))
-}
-
-fn topology(config: &Config) -> cpu::Topology {
-    let smp = config.smp;
-    cpu::Topology { sockets: smp.sockets, dies: smp.dies, modules: smp.modules, cores: smp.cores, threads: smp.threads }
 }
 
 fn signature_of(model: &cpu::CpuModel) -> (u32, u32) {

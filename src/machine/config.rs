@@ -1,5 +1,6 @@
 //! What a machine is to be: pure data. `options` makes it from a command line, `machine::build` makes a machine of it.
 
+use crate::cpu::Topology;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -21,7 +22,7 @@ pub struct Config {
     /// `-cpu`.
     pub cpu: CpuSpec,
     /// `-smp`, all counts resolved.
-    pub smp: Topology,
+    pub smp: Smp,
     /// `-m`.
     pub memory: MemorySpec,
     /// `-rtc`.
@@ -135,26 +136,18 @@ pub struct CpuSpec {
 
 /// `-smp`, resolved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Topology {
+pub struct Smp {
     /// CPUs at start.
     pub cpus: u32,
-    /// CPUs at most; the product of the rest.
+    /// CPUs at most; the product of the levels.
     pub max_cpus: u32,
-    /// Sockets.
-    pub sockets: u32,
-    /// Dies a socket.
-    pub dies: u32,
-    /// Modules a die.
-    pub modules: u32,
-    /// Cores a module.
-    pub cores: u32,
-    /// Threads a core.
-    pub threads: u32,
+    /// How many of each level.
+    pub levels: Topology,
 }
 
-impl Default for Topology {
+impl Default for Smp {
     fn default() -> Self {
-        Self { cpus: 1, max_cpus: 1, sockets: 1, dies: 1, modules: 1, cores: 1, threads: 1 }
+        Self { cpus: 1, max_cpus: 1, levels: Topology::default() }
     }
 }
 

@@ -257,15 +257,16 @@ fn smbios_config(config: &Config, facts: &Facts) -> SmbiosConfig {
         ram.push((1 << 32, layout.above_4g));
     }
     let smp = config.smp;
-    let cores = smp.dies * smp.modules * smp.cores;
+    let levels = smp.levels;
+    let cores = levels.dies * levels.modules * levels.cores;
     SmbiosConfig {
         product: "Standard PC (i440FX + PIIX, 1996)".to_owned(),
         machine: config.machine.kind.clone(),
         uuid: config.uuid,
         processors: Processors {
-            sockets: smp.cpus.div_ceil((cores * smp.threads).max(1)),
+            sockets: smp.cpus.div_ceil((cores * levels.threads).max(1)),
             cores,
-            threads: cores * smp.threads,
+            threads: cores * levels.threads,
             signature: facts.signature,
         },
         ram,

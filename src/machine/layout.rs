@@ -1,6 +1,6 @@
 //! Where a PC's memory is, and how its firmware is told: CMOS bytes and the E820 map.
 
-use super::config::{BootSpec, Topology};
+use super::config::{BootSpec, Smp};
 
 /// Where 32-bit device memory begins on a machine with little memory. QEMU's i440FX machines keep 512 MiB below
 /// 4 GiB for it, and a whole gigabyte once RAM reaches that far.
@@ -108,8 +108,8 @@ pub fn effective_order(boot: &BootSpec, first_boot: bool) -> &str {
 
 /// The CMOS byte for the number of CPUs at start, less one (5Fh).
 #[must_use]
-pub fn cpus_cmos(topology: Topology) -> (u8, u8) {
-    (0x5f, u8::try_from(topology.cpus.saturating_sub(1)).unwrap_or(u8::MAX))
+pub fn cpus_cmos(smp: Smp) -> (u8, u8) {
+    (0x5f, u8::try_from(smp.cpus.saturating_sub(1)).unwrap_or(u8::MAX))
 }
 
 /// A hard disk's geometry as CMOS has it.

@@ -1,6 +1,7 @@
 //! The answers to queries: plain data, as QMP's schema has it. `hmp::format` and `qmp::json` turn them into text and
 //! JSON.
 
+use crate::block::Stats;
 use serde_json::Value;
 
 use crate::bus::{IoApicRegisters, PicRegisters};
@@ -442,52 +443,9 @@ pub struct BlockStats {
     /// The medium's node.
     pub node_name: Option<String>,
     /// Counters of the drive.
-    pub counters: BlockCounters,
+    pub counters: Stats,
     /// Driver and counters of the file below the medium's node.
-    pub parent: Option<(String, BlockCounters)>,
-}
-
-/// Counters of a drive or node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct BlockCounters {
-    /// Bytes read.
-    pub rd_bytes: u64,
-    /// Bytes written.
-    pub wr_bytes: u64,
-    /// Bytes discarded.
-    pub unmap_bytes: u64,
-    /// Reads.
-    pub rd_operations: u64,
-    /// Writes.
-    pub wr_operations: u64,
-    /// Flushes.
-    pub flush_operations: u64,
-    /// Discards.
-    pub unmap_operations: u64,
-    /// Time in reads.
-    pub rd_total_time_ns: u64,
-    /// Time in writes.
-    pub wr_total_time_ns: u64,
-    /// Time in flushes.
-    pub flush_total_time_ns: u64,
-    /// Time in discards.
-    pub unmap_total_time_ns: u64,
-    /// Highest byte written, plus one.
-    pub wr_highest_offset: u64,
-    /// Reads that failed.
-    pub failed_rd_operations: u64,
-    /// Writes that failed.
-    pub failed_wr_operations: u64,
-    /// Flushes that failed.
-    pub failed_flush_operations: u64,
-    /// Discards that failed.
-    pub failed_unmap_operations: u64,
-    /// Reads that made no sense.
-    pub invalid_rd_operations: u64,
-    /// Writes that made no sense.
-    pub invalid_wr_operations: u64,
-    /// Time since the last operation, if there was one.
-    pub idle_time_ns: Option<u64>,
+    pub parent: Option<(String, Stats)>,
 }
 
 /// An address of a VNC server or viewer.

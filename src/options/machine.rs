@@ -487,46 +487,13 @@ pub(super) fn accelerators(low: &mut Low<'_>) -> Step<Vec<AccelSpec>> {
     Ok(low.accels.iter().map(|(_, accel)| accel.clone()).collect())
 }
 
-/// `-cpu help`.
-fn cpu_help(low: &Low<'_>) -> Stop {
-    if let Some(help) = low.tables.cpu_help {
-        return Stop::Print(help(), 0);
-    }
-    let mut out = String::from("Available CPUs:\n");
-    for model in &low.tables.cpu_models {
-        out.push_str(&format!("  {:<20}  {}\n", model.name, model.description));
-    }
-    if !low.tables.cpu_properties.is_empty() {
-        out.push_str("\nRecognized CPUID flags:\n");
-        out.push_str(&wrap(&low.tables.cpu_properties));
-    }
-    Stop::Print(out, 0)
-}
-
-/// Words in lines of at most 75 columns, indented by two.
-fn wrap(words: &[String]) -> String {
-    let mut out = String::new();
-    let mut column = 0;
-    for word in words {
-        if column > 0 && column + 1 + word.len() > 75 {
-            out.push('\n');
-            column = 0;
-        }
-        out.push_str(if column == 0 { "  " } else { " " });
-        out.push_str(word);
-        column += word.len() + 1 + usize::from(column == 0);
-    }
-    out.push('\n');
-    out
-}
-
-/// The CPU model and its properties.
+/// The CPU model and its properties; `cpu::resolve` knows which of them a model takes.
 pub(super) fn cpu(low: &Low<'_>) -> Step<CpuSpec> {
     let Some(text) = &low.cpu else { return Ok(CpuSpec::default()) };
     let mut parts = text.split(',');
     let model = parts.next().unwrap_or_default();
     if crate::keyval::asks_help(model) {
-        return Err(cpu_help(low));
+        return Err(Stop::Print(crate::cpu::help(), 0));
     }
     if text.is_empty() {
         return Err(Stop::nowhere("-cpu option cannot be empty"));
@@ -538,30 +505,12 @@ pub(super) fn cpu(low: &Low<'_>) -> Step<CpuSpec> {
     }
     let mut spec = CpuSpec { model: Some(model.into()), properties: Vec::new() };
     for part in parts.filter(|part| !part.is_empty()) {
-        let (key, value, global) = match (part.strip_prefix('+'), part.strip_prefix('-')) {
-            (Some(feature), _) => (feature, "on", false),
-            (_, Some(feature)) => (feature, "off", false),
-            _ => match part.split_once('=') {
-                Some((key, value)) => (key, value, true),
-                None => (part, "on", true),
-            },
+        let (key, value) = match (part.strip_prefix('+'), part.strip_prefix('-')) {
+            (Some(feature), _) => (feature, "on"),
+            (_, Some(feature)) => (feature, "off"),
+            _ => part.split_once('=').unwrap_or((part, "on")),
         };
-        check_cpu_property(low, model, key, value, global)?;
         spec.properties.push((key.into(), value.into()));
     }
     Ok(spec)
-}
-
-fn check_cpu_property(low: &Low<'_>, model: &str, key: &str, value: &str, global: bool) -> Step {
-    let properties = &low.tables.cpu_properties;
-    let plain = |name: &str| name.replace(['_', '.'], "-");
-    if properties.is_empty() || properties.iter().any(|p| plain(p) == plain(key)) {
-        return Ok(());
-    }
-    let class = format!("{model}-x86_64-cpu");
-    let text = match global {
-        true => format!("can't apply global {class}.{key}={value}: Property '{class}.{key}' not found"),
-        false => format!("Property '{class}.{key}' not found"),
-    };
-    Err(Stop::nowhere(with_hint(text, key, properties.iter().map(String::as_str))))
 }

@@ -4,9 +4,10 @@ use serde_json::{Map, Value};
 
 use super::low::Low;
 use super::stop::{Step, Stop};
+use crate::cpu::Topology;
 use crate::keyval::tree;
 use crate::keyval::value::{ValueError, parse_integer};
-use crate::machine::config::Topology;
+use crate::machine::config::Smp;
 
 /// The keys, in the order in which QEMU looks at them.
 const KEYS: [&str; 10] =
@@ -54,11 +55,11 @@ struct Given {
 }
 
 /// The topology that `smp` describes, and a warning where it had to be bent.
-pub(super) fn resolve(smp: &Map<String, Value>, limits: &Limits<'_>) -> Step<(Topology, Option<String>)> {
+pub(super) fn resolve(smp: &Map<String, Value>, limits: &Limits<'_>) -> Step<(Smp, Option<String>)> {
     let given = counts(smp).map_err(Stop::anywhere)?;
-    let (topology, warning) = complete(given, limits.prefer_sockets)?;
-    check(topology, limits)?;
-    Ok((topology, warning))
+    let (resolved, warning) = complete(given, limits.prefer_sockets)?;
+    check(resolved, limits)?;
+    Ok((resolved, warning))
 }
 
 fn counts(smp: &Map<String, Value>) -> Step<Given> {
@@ -109,7 +110,7 @@ fn share(max_cpus: u32, others: &[u32]) -> u32 {
 }
 
 /// QEMU's completion of missing counts, level by level.
-fn complete(given: Given, prefer_sockets: bool) -> Step<(Topology, Option<String>)> {
+fn complete(given: Given, prefer_sockets: bool) -> Step<(Smp, Option<String>)> {
     let Given { mut cpus, mut max_cpus, mut sockets, mut cores, mut threads, .. } = given;
     let explicit_max = given.max_cpus > 0;
     let (dies, modules) = (or_one(given.dies), or_one(given.modules));
@@ -148,7 +149,7 @@ fn complete(given: Given, prefer_sockets: bool) -> Step<(Topology, Option<String
         total = product(&[sockets, dies, modules, cores, threads]);
         warning = Some(format!("-smp: maxcpus ({max_cpus}) is more than the sockets hold; using sockets={sockets}"));
     }
-    let topology = Topology { cpus, max_cpus, sockets, dies, modules, cores, threads };
+    let resolved = Smp { cpus, max_cpus, levels: Topology { sockets, dies, modules, cores, threads } };
     let levels =
         format!("sockets ({sockets}) * dies ({dies}) * modules ({modules}) * cores ({cores}) * threads ({threads})");
     if total != max_cpus {
@@ -162,14 +163,14 @@ fn complete(given: Given, prefer_sockets: bool) -> Step<(Topology, Option<String
              smp_cpus ({cpus})"
         )));
     }
-    Ok((topology, warning))
+    Ok((resolved, warning))
 }
 
-fn check(topology: Topology, limits: &Limits<'_>) -> Step {
-    if topology.max_cpus > limits.max_cpus {
+fn check(smp: Smp, limits: &Limits<'_>) -> Step {
+    if smp.max_cpus > limits.max_cpus {
         return Err(Stop::nowhere(format!(
             "Invalid SMP CPUs {}. The max CPUs supported by machine '{}' is {}",
-            topology.max_cpus.cast_signed(),
+            smp.max_cpus.cast_signed(),
             limits.machine,
             limits.max_cpus
         )));

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
-use crate::block::{Image, Kind, Stats};
+use crate::block::{Image, Kind};
 use crate::bus::PciAddress;
 use crate::chardev::Chardevs;
 use crate::cpu::{CpuState, MpState};
@@ -15,9 +15,9 @@ use crate::machine::{
 };
 use crate::mem::{Backing, RomWrites};
 use crate::monitor::info::{
-    AddressSpace, BlockCounters, BlockDevice, BlockStats, CpuDefinition, CpuInfo, CpuPlace, CurrentMachine, FlatNode,
-    FlatView, HotpluggableCpu, InsertedMedium, InterruptController, IrqStatistics, KvmInfo, MachineInfo, MemoryNode,
-    MemorySize, Mouse, PciBar, PciDevice, QtreeBus, Rom, RunState, VncAddress, VncServer,
+    AddressSpace, BlockDevice, BlockStats, CpuDefinition, CpuInfo, CpuPlace, CurrentMachine, FlatNode, FlatView,
+    HotpluggableCpu, InsertedMedium, InterruptController, IrqStatistics, KvmInfo, MachineInfo, MemoryNode, MemorySize,
+    Mouse, PciBar, PciDevice, QtreeBus, Rom, RunState, VncAddress, VncServer,
 };
 use crate::monitor::{
     CommandError, CommandResult, Control, DriveName, IfConnected, NewMedium, PortWidth, ReadOnlyMode,
@@ -50,7 +50,7 @@ pub struct Session {
 
 impl Session {
     fn smp_place(&self, index: u32) -> CpuPlace {
-        let smp = self.config.smp;
+        let smp = self.config.smp.levels;
         let thread = index % smp.threads.max(1);
         let rest = index / smp.threads.max(1);
         let core = rest % smp.cores.max(1);
@@ -155,30 +155,6 @@ fn bar_info((index, bar, address): (usize, crate::bus::Bar, Option<u64>)) -> Pci
         BarKind::Rom => (false, false, false),
     };
     PciBar { index: u8::try_from(index).unwrap_or(0), io, wide, prefetch, address, len: bar.len }
-}
-
-fn counters(stats: Stats) -> BlockCounters {
-    BlockCounters {
-        rd_bytes: stats.rd_bytes,
-        wr_bytes: stats.wr_bytes,
-        unmap_bytes: stats.unmap_bytes,
-        rd_operations: stats.rd_operations,
-        wr_operations: stats.wr_operations,
-        flush_operations: stats.flush_operations,
-        unmap_operations: stats.unmap_operations,
-        rd_total_time_ns: stats.rd_total_time_ns,
-        wr_total_time_ns: stats.wr_total_time_ns,
-        flush_total_time_ns: stats.flush_total_time_ns,
-        unmap_total_time_ns: stats.unmap_total_time_ns,
-        wr_highest_offset: stats.wr_highest_offset,
-        failed_rd_operations: stats.failed_rd_operations,
-        failed_wr_operations: stats.failed_wr_operations,
-        failed_flush_operations: stats.failed_flush_operations,
-        failed_unmap_operations: stats.failed_unmap_operations,
-        invalid_rd_operations: 0,
-        invalid_wr_operations: 0,
-        idle_time_ns: stats.idle_since.map(|at| u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX)),
-    }
 }
 
 fn medium(image: &Image) -> InsertedMedium {
@@ -530,7 +506,7 @@ impl Control for Session {
             .map(|drive| {
                 let place = placed.iter().find(|(_, placed)| placed.drive == drive.id);
                 let image = drive.disk.0.image();
-                let stats = counters(drive.disk.0.stats());
+                let stats = drive.disk.0.stats();
                 BlockStats {
                     device: drive.id.clone(),
                     qdev: place.map(|(number, placed)| placed.qdev(*number)).or_else(|| self.flash_path(&drive.id)),

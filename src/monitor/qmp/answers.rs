@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::block::Stats;
 use crate::chardev::ChardevInfo;
 use crate::monitor::info::{
-    BlockCounters, BlockDevice, BlockStats, CpuDefinition, CpuInfo, CpuPlace, HotpluggableCpu, InsertedMedium,
-    MachineInfo, Mouse, PciBar, PciDevice, RunState, VncAddress, VncServer,
+    BlockDevice, BlockStats, CpuDefinition, CpuInfo, CpuPlace, HotpluggableCpu, InsertedMedium, MachineInfo, Mouse,
+    PciBar, PciDevice, RunState, VncAddress, VncServer,
 };
 use crate::monitor::{text, version};
 
@@ -199,7 +200,7 @@ pub(super) fn named_nodes(devices: &[BlockDevice]) -> Value {
     devices.iter().filter_map(|device| device.inserted.as_ref()).map(medium).collect()
 }
 
-fn counters(c: &BlockCounters, account: bool) -> Value {
+fn counters(c: &Stats, account: bool) -> Value {
     let mut object = json!({
         "unmap_operations": c.unmap_operations,
         "unmap_merged": 0,
@@ -232,13 +233,13 @@ fn counters(c: &BlockCounters, account: bool) -> Value {
         ("rd_operations", c.rd_operations),
         ("zone_append_bytes", 0),
         ("invalid_zone_append_operations", 0),
-        ("invalid_wr_operations", c.invalid_wr_operations),
-        ("invalid_rd_operations", c.invalid_rd_operations),
+        ("invalid_wr_operations", 0),
+        ("invalid_rd_operations", 0),
     ] {
         put(&mut object, name, Some(value.into()));
     }
     put(&mut object, "account_failed", Some(account.into()));
-    put(&mut object, "idle_time_ns", c.idle_time_ns.map(Value::from));
+    put(&mut object, "idle_time_ns", c.idle_time_ns().map(Value::from));
     object
 }
 

@@ -99,7 +99,7 @@ pub fn block_stats(stats: &[BlockStats]) -> String {
             c.wr_total_time_ns,
             c.rd_total_time_ns,
             c.flush_total_time_ns,
-            c.idle_time_ns.unwrap_or(0),
+            c.idle_time_ns().unwrap_or(0),
         );
     }
     out

@@ -313,16 +313,24 @@ impl Cpu {
     /// Returns to the same or an outer level (SDM volume 2, RET and IRET); `stack` is past what `back` holds.
     pub(super) fn return_far(&mut self, back: Return, mut stack: Stack) -> Result<(), Fault> {
         let code = self.return_code(back)?;
-        let level = rpl(back.selector);
-        if level == self.cpl {
-            let code = self.code_segment(back.selector, code, level)?;
-            self.use_stack(&stack);
-            self.set_segment(segment::CS, code);
-            self.rip = back.offset;
-            return Ok(());
+        if rpl(back.selector) == self.cpl {
+            return self.return_inside(back, code, &stack);
         }
-        let pointer = self.pop_from(&mut stack, back.size)?;
-        let selector = self.pop_from(&mut stack, back.size)? as u16;
+        self.pop_and_return_outer(back, code, &mut stack)
+    }
+
+    /// Goes on in the same level, on the same stack.
+    fn return_inside(&mut self, back: Return, code: Descriptor, stack: &Stack) -> Result<(), Fault> {
+        let code = self.code_segment(back.selector, code, rpl(back.selector))?;
+        self.use_stack(stack);
+        self.set_segment(segment::CS, code);
+        self.rip = back.offset;
+        Ok(())
+    }
+
+    fn pop_and_return_outer(&mut self, back: Return, code: Descriptor, stack: &mut Stack) -> Result<(), Fault> {
+        let pointer = self.pop_from(stack, back.size)?;
+        let selector = self.pop_from(stack, back.size)? as u16;
         self.return_outer(back, code, selector, pointer)
     }
 
@@ -360,16 +368,9 @@ impl Cpu {
     /// always popped.
     pub(super) fn return_interrupt(&mut self, back: Return, mut stack: Stack) -> Result<(), Fault> {
         let code = self.return_code(back)?;
-        let level = rpl(back.selector);
-        if level == self.cpl && self.mode != Mode::Long64 {
-            let code = self.code_segment(back.selector, code, level)?;
-            self.use_stack(&stack);
-            self.set_segment(segment::CS, code);
-            self.rip = back.offset;
-            return Ok(());
+        if rpl(back.selector) == self.cpl && self.mode != Mode::Long64 {
+            return self.return_inside(back, code, &stack);
         }
-        let pointer = self.pop_from(&mut stack, back.size)?;
-        let selector = self.pop_from(&mut stack, back.size)? as u16;
-        self.return_outer(back, code, selector, pointer)
+        self.pop_and_return_outer(back, code, &mut stack)
     }
 }
