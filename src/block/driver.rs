@@ -118,6 +118,11 @@ pub trait Creation {
     /// QEMU's text, without the image's name in front.
     fn create(&self, filename: &str, options: &CreateOptions, place: &mut CreatePlace) -> Result<(), OpenError>;
 
+    /// The options that [`super::image::ImageOps::amend`] takes for an image of this format; none: it cannot be amended.
+    fn amend_options(&self) -> &'static [CreateOption] {
+        &[]
+    }
+
     /// What an image of these options would take for what `source` holds.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ mod graph;
 pub mod image;
 pub mod keys;
 #[cfg(test)]
-mod memory;
+pub(crate) mod memory;
 mod node;
 mod options;
 pub mod probe;

@@ -1,6 +1,7 @@
 //! The one trait of protocols, formats and filters: positional, blocking, shareable between threads.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::create::Preallocation;
@@ -129,6 +130,11 @@ pub trait BlockNode: Send + Sync {
     /// The host's; `Unsupported` where it cannot.
     fn preallocate(&self, _offset: u64, _len: u64, _how: Preallocation) -> IoResult<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The host's file whose bytes these are, at the same offsets: for copies that the host does by itself.
+    fn host_file(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// What the image can do beyond this, if it is one of a format.

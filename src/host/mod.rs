@@ -14,6 +14,10 @@ pub mod zone;
 /// The host's words for an error, as C programs print them: without Rust's "(os error n)".
 #[must_use]
 pub fn reason(error: &std::io::Error) -> String {
+    if error.raw_os_error().is_none() && error.get_ref().is_none() {
+        // An error of ours: the words of the errno that stands for it.
+        return plain_reason(error);
+    }
     let text = error.to_string();
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_owned(),

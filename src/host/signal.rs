@@ -8,6 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 /// The signals that ask the process to end.
 pub const TERMINATION: &[i32] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
+/// Asks a long command how far it is.
+pub const REPORT: &[i32] = &[libc::SIGUSR1];
+
 /// A terminal's job control: stop, and go on.
 pub const JOB_CONTROL: &[i32] = &[libc::SIGTSTP, libc::SIGCONT];
 
@@ -16,6 +19,8 @@ pub const JOB_CONTROL: &[i32] = &[libc::SIGTSTP, libc::SIGCONT];
 pub enum Meaning {
     /// End in order.
     End,
+    /// Say how far it is.
+    Report,
     /// Stop until it is continued.
     Stop,
     /// It was stopped and goes on.
@@ -42,6 +47,7 @@ impl Signal {
     #[must_use]
     pub fn meaning(self) -> Meaning {
         match self.number {
+            libc::SIGUSR1 => Meaning::Report,
             libc::SIGTSTP => Meaning::Stop,
             libc::SIGCONT => Meaning::Continue,
             _ => Meaning::End,
@@ -51,12 +57,18 @@ impl Signal {
     /// Its name, for messages.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self.number {
-            libc::SIGTERM => "SIGTERM",
-            libc::SIGINT => "SIGINT",
-            libc::SIGHUP => "SIGHUP",
-            _ => "signal",
-        }
+        name(self.number)
+    }
+}
+
+/// A signal's name, for messages.
+#[must_use]
+pub fn name(number: i32) -> &'static str {
+    match number {
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGINT => "SIGINT",
+        libc::SIGHUP => "SIGHUP",
+        _ => "signal",
     }
 }
 
@@ -133,6 +145,20 @@ pub fn stop_for_terminal() -> io::Result<()> {
     unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTSTP) };
     mask(libc::SIG_UNBLOCK, &set)?;
     mask(libc::SIG_BLOCK, &set)
+}
+
+/// Ends the process by a signal that was read, so that whoever waits for it sees how it ended.
+pub fn end_by(number: i32) -> ! {
+    // SAFETY: SIG_DFL is a valid disposition; the handlers that Rust's start-up set are not for these signals.
+    unsafe { libc::signal(number, libc::SIG_DFL) };
+    if let Ok(set) = set_of(&[number]) {
+        // A mask that cannot be changed leaves the exit below.
+        let _ = mask(libc::SIG_UNBLOCK, &set);
+    }
+    // SAFETY: the signal goes to this thread and ends the process.
+    unsafe { libc::pthread_kill(libc::pthread_self(), number) };
+    // Where it is ignored: the status that shells show for it.
+    std::process::exit(128 + number)
 }
 
 /// Lets writes to closed pipes and sockets fail instead of ending the process.

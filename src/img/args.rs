@@ -4,7 +4,9 @@ use std::ffi::OsString;
 
 use lexopt::Arg;
 
-use super::{Failure, help};
+use super::source::Source;
+use super::{Failure, help, program};
+use crate::block::parse_size;
 
 /// An option of a command.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +52,52 @@ impl Given {
         self.options.iter().rfind(|(name, _)| *name == long).map(|(_, value)| value.as_str())
     }
 
+    /// All options in the order in which they were typed, those without a value with an empty one.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.options.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
     pub(super) fn all<'a>(&'a self, long: &'static str) -> impl Iterator<Item = &'a str> {
         self.options.iter().filter(move |(name, _)| *name == long).map(|(_, value)| value.as_str())
+    }
+
+    /// How the command names an image by its one name.
+    pub(super) fn source(&self, filename: &str) -> Source {
+        Source {
+            filename: filename.to_owned(),
+            format: self.last("format").map(str::to_owned),
+            image_opts: self.has("image-opts"),
+            cache: self.last("cache").map(str::to_owned),
+            force_share: self.has("force-share"),
+            aio: None,
+        }
+    }
+
+    /// The one image that is named.
+    pub(super) fn one_name(&self, command: &str) -> Result<&str, Failure> {
+        match self.names.as_slice() {
+            [name] => Ok(name),
+            _ => Err(Failure::usage(command, "Expecting one image file name")),
+        }
+    }
+
+    /// Refuses `--image-opts` beside a format.
+    pub(super) fn check_image_opts(&self, formats: &[&str]) -> Result<(), Failure> {
+        if self.has("image-opts") && formats.iter().any(|format| self.has(format)) {
+            return Err(Failure::new("--image-opts and --format are mutually exclusive"));
+        }
+        Ok(())
+    }
+
+    /// The value of an option that takes a number from `least` to `most`; `what` ("buffer size") is its name in the
+    /// complaint.
+    pub(super) fn number(&self, long: &str, what: &str, least: u64, most: u64) -> Result<Option<u64>, Failure> {
+        self.last(long).map(|text| number(text, what, least, most)).transpose()
+    }
+
+    /// `-r`: bytes a second.
+    pub(super) fn rate(&self, long: &str) -> Result<Option<u64>, Failure> {
+        self.number(long, "rate limit", 0, i64::MAX as u64)
     }
 
     /// `--output`.
@@ -66,9 +112,10 @@ impl Given {
 
 /// Reads a command's arguments. `None`: its help was asked for and has been printed.
 pub(super) fn parse(command: &str, specs: &[Spec], args: &[OsString]) -> Result<Option<Given>, Failure> {
-    let bad = |text: String| Failure {
-        message: format!("qemu-img {command}: {text}\nTry 'qemu-img {command} --help' for more info"),
-        status: 1,
+    let bad = |text: String| {
+        let called = program::called();
+        let message = format!("{called} {command}: {text}\nTry '{called} {command} --help' for more info");
+        Failure { message, status: 1, signal: None }
     };
     let utf8 = |text: OsString| {
         text.into_string().map_err(|text| Failure::new(format!("'{}' is not valid UTF-8", text.to_string_lossy())))
@@ -113,6 +160,25 @@ pub(super) fn parse(command: &str, specs: &[Spec], args: &[OsString]) -> Result<
         };
         given.options.push((spec.long, value));
     }
+}
+
+/// A number with a suffix, from `least` to `most`.
+pub(super) fn number(text: &str, what: &str, least: u64, most: u64) -> Result<u64, Failure> {
+    let range = || Failure::new(format!("Invalid {what} specified. Must be between {least} and {most}."));
+    match parse_size(text) {
+        Some(value) if (least..=most).contains(&value) => Ok(value),
+        Some(_) => Err(range()),
+        // A number that does not fit 64 bits, or a negative one.
+        None if is_number(text) => Err(range()),
+        None => Err(Failure::new(format!("Invalid {what} specified: '{text}'."))),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let digits = digits.strip_suffix(|c: char| "bBkKmMgGtTpPeE".contains(c)).unwrap_or(digits);
+    let whole = digits.split('.').next().unwrap_or_default();
+    !whole.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 /// Splits "a=b,c=d,,e,f" into pairs; a doubled comma is one in the value, a key without a value is "on".

@@ -6,7 +6,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::args::{self, flag, long, value};
-use super::{Failure, Outcome, Source, report};
+use super::source::{check_cache, opener};
+use super::{Failure, Outcome, report};
 use crate::block::{CheckFailed, CheckReport, OpenFlags, Repair};
 use crate::host::reason;
 
@@ -22,6 +23,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         flag('q', "quiet"),
         long("image-opts", false),
         long("output", true),
+        long("object", true),
     ];
     let Some(given) = args::parse("check", &specs, args)? else { return Ok(0) };
     let json = given.json("check")?;
@@ -33,21 +35,11 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
             return Err(Failure::usage("check", format!("--repair (-r) expects 'leaks' or 'all' not '{other}'")));
         }
     };
-    let [filename] = given.names.as_slice() else {
-        return Err(Failure::usage("check", "Expecting one image file name"));
-    };
-    let cache = given.last("cache").map(str::to_owned);
-    if let Some(name) = cache.as_deref().filter(|name| crate::block::CacheMode::by_name(name).is_none()) {
-        return Err(Failure::new(format!("Invalid source cache option: {name}")));
-    }
-    let source = Source {
-        filename: filename.clone(),
-        format: given.last("format").map(str::to_owned),
-        image_opts: given.has("image-opts"),
-        cache,
-        force_share: given.has("force-share"),
-    };
-    let image = source.open(OpenFlags { read_only: repair.is_none(), for_check: true, ..OpenFlags::default() })?;
+    let filename = given.one_name("check")?;
+    given.check_image_opts(&["format"])?;
+    check_cache(given.last("cache"), "source cache option")?;
+    let flags = OpenFlags { read_only: repair.is_none(), for_check: true, ..OpenFlags::default() };
+    let image = given.source(filename).open_with(&mut opener(&given)?, flags)?;
     let Some(ops) = image.ops().filter(|ops| ops.can_check()) else {
         return Err(Failure::new("This image format does not support checks").with_status(NO_CHECK));
     };

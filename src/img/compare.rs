@@ -1,43 +1,44 @@
 //! `qemu-img compare`.
+//!
+//! Several threads compare parts of the images; the first difference in the order of offsets is the one that is told.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
-use super::args::{self, flag, long, value};
-use super::{Failure, Outcome, Source};
-use crate::block::{Extent, Image, OpenFlags};
+use super::args::{self, Given, flag, long, value};
+use super::progress::Progress;
+use super::source::{Source, check_cache, opener};
+use super::zeros::is_zero;
+use super::{Failure, Outcome};
+use crate::block::{Extent, Image, OpenFlags, Opener, Status};
 use crate::host::reason;
 
-/// Bytes that are compared at a time.
-const CHUNK_BYTES: u64 = 2 << 20;
+/// Bytes of a part: both sides stay in the processor's cache.
+const PART_BYTES: u64 = 256 << 10;
+
+/// Threads.
+const WORKERS: usize = 4;
 
 pub(super) fn run(args: &[OsString]) -> Outcome {
     let specs = [
-        value('f', "format"),
-        value('F', "a-format"),
+        value('f', "a-format"),
+        value('F', "b-format"),
+        long("image-opts", false),
         value('T', "cache"),
         flag('s', "strict"),
         flag('p', "progress"),
         flag('q', "quiet"),
         flag('U', "force-share"),
-        long("image-opts", false),
+        long("object", true),
     ];
     let Some(given) = args::parse("compare", &specs, args)? else { return Ok(0) };
     let [first, second] = given.names.as_slice() else {
         return Err(Failure::usage("compare", "Expecting two image file names"));
     };
-    let open = |filename: &String, format: &str| {
-        let source = Source {
-            filename: filename.clone(),
-            format: given.last(format).map(str::to_owned),
-            image_opts: given.has("image-opts"),
-            cache: given.last("cache").map(str::to_owned),
-            force_share: given.has("force-share"),
-        };
-        let flags = OpenFlags { read_only: true, ..OpenFlags::default() };
-        source.open(flags).map_err(|failure| failure.with_status(2))
-    };
-    let (a, b) = (open(first, "format")?, open(second, "a-format")?);
+    let (a, b) = open(&given, first, second).map_err(|failure| failure.with_status(2))?;
     let quiet = given.has("quiet");
     let say = |text: &str| {
         if !quiet {
@@ -47,131 +48,215 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     let mut progress = Progress::new(given.has("progress") && !quiet);
     let outcome = compare(&a, &b, given.has("strict"), &mut progress, &say);
     progress.end();
-    outcome.map_err(|error| error.with_status(4))
+    outcome
 }
 
-/// The line that `-p` shows.
-pub(super) struct Progress {
-    on: bool,
-    last_hundredths: Option<u64>,
+fn open(given: &Given, first: &str, second: &str) -> Result<(Image, Image), Failure> {
+    given.check_image_opts(&["a-format", "b-format"])?;
+    check_cache(given.last("cache"), "source cache option")?;
+    let mut opener = opener(given)?;
+    let one = |filename: &str, format: &str, opener: &mut Opener| {
+        let source = Source { format: given.last(format).map(str::to_owned), ..given.source(filename) };
+        source.open_with(opener, OpenFlags { read_only: true, ..OpenFlags::default() })
+    };
+    Ok((one(first, "a-format", &mut opener)?, one(second, "b-format", &mut opener)?))
 }
 
-impl Progress {
-    pub(super) fn new(on: bool) -> Self {
-        let mut progress = Self { on, last_hundredths: None };
-        progress.show(0, 1);
-        progress
-    }
-
-    /// So much is done.
-    pub(super) fn show(&mut self, done: u64, of: u64) {
-        let hundredths =
-            if of == 0 { 10_000 } else { u64::try_from(u128::from(done) * 10_000 / u128::from(of)).unwrap_or(10_000) };
-        // A change of less than one percent is not shown.
-        let worth = self.last_hundredths.is_none_or(|last| hundredths >= last + 100 || hundredths == 10_000);
-        if self.on && worth {
-            print!("    ({}.{:02}/100%)\r", hundredths / 100, hundredths % 100);
-            // A closed standard output ends nothing here.
-            let _ = std::io::stdout().flush();
-            self.last_hundredths = Some(hundredths);
-        }
-    }
-
-    pub(super) fn end(&mut self) {
-        if self.on {
-            println!();
-        }
-    }
-}
-
-fn compare(a: &Image, b: &Image, strict: bool, progress: &mut Progress, say: &dyn Fn(&str)) -> Outcome {
-    let failed = |error: std::io::Error| Failure::new(format!("Error while reading: {}", reason(&error)));
-    let (a_len, b_len) = (a.node.len().map_err(failed)?, b.node.len().map_err(failed)?);
-    if a_len != b_len {
-        if strict {
-            say("Strict mode: Image size mismatch!");
-            return Ok(1);
-        }
-        say("Warning: Image size mismatch!");
-    }
-    let common = a_len.min(b_len);
-    let (longer, total) = if a_len > b_len { (a, a_len) } else { (b, b_len) };
-    let mut at = 0;
-    while at < total {
-        let len = if at < common { CHUNK_BYTES.min(common - at) } else { CHUNK_BYTES.min(total - at) };
-        let difference = if at < common {
-            differ(a, b, at, len, strict).map_err(failed)?
-        } else {
-            non_zero(longer, at, len).map_err(failed)?
-        };
-        match difference {
-            None => {}
-            Some(Difference::Content(at)) => {
-                say(&format!("Content mismatch at offset {at}!"));
-                return Ok(1);
-            }
-            Some(Difference::Allocation(at)) => {
-                say(&format!("Strict mode: Offset {at} block status mismatch!"));
-                return Ok(1);
-            }
-        }
-        at += len;
-        progress.show(at, total);
-    }
-    say("Images are identical.");
-    Ok(0)
-}
-
+/// The first difference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Difference {
     Content(u64),
     Allocation(u64),
 }
 
-/// Both read as zeros over the range, as far as the formats know.
-fn both_zero(a: &Image, b: &Image, at: u64, len: u64) -> std::io::Result<bool> {
-    for image in [a, b] {
-        let status = image.status(at, len)?;
-        if !status.extent.zero || status.len < len {
-            return Ok(false);
+/// Why it ended.
+enum End {
+    Different(Difference),
+    Failed(io::Error, &'static str),
+}
+
+fn compare(a: &Image, b: &Image, strict: bool, progress: &mut Progress, say: &dyn Fn(&str)) -> Outcome {
+    let length = |image: &Image| {
+        image.node.len().map_err(|error| {
+            Failure::new(format!("Can't get size of {}: {}", image.filename, reason(&error))).with_status(4)
+        })
+    };
+    let (a_len, b_len) = (length(a)?, length(b)?);
+    if a_len != b_len && strict {
+        say("Strict mode: Image size mismatch!");
+        return Ok(1);
+    }
+    let (common, total) = (a_len.min(b_len), a_len.max(b_len));
+    let pair = Pair { a, b, a_len, b_len, strict };
+    let end = pair.compare(total, progress);
+    if a_len != b_len && end.as_ref().is_none_or(|(at, _)| *at >= common) {
+        say("Warning: Image size mismatch!");
+    }
+    match end {
+        None => {
+            say("Images are identical.");
+            Ok(0)
+        }
+        Some((_, End::Different(Difference::Content(at)))) => {
+            say(&format!("Content mismatch at offset {at}!"));
+            Ok(1)
+        }
+        Some((_, End::Different(Difference::Allocation(at)))) => {
+            say(&format!("Strict mode: Offset {at} block status mismatch!"));
+            Ok(1)
+        }
+        Some((at, End::Failed(error, filename))) => {
+            let what = format!("Error while reading offset {at} of {filename}");
+            Err(Failure::io(&what, &error, &format!("compare stopped at byte {at} of {total}")).with_status(4))
         }
     }
-    Ok(true)
 }
 
-fn differ(a: &Image, b: &Image, at: u64, len: u64, strict: bool) -> std::io::Result<Option<Difference>> {
-    if strict && let Some(at) = allocation_differs(a, b, at, len)? {
-        return Ok(Some(Difference::Allocation(at)));
-    }
-    if both_zero(a, b, at, len)? {
-        return Ok(None);
-    }
-    let size = usize::try_from(len).unwrap_or(0);
-    let (mut left, mut right) = (vec![0; size], vec![0; size]);
-    a.node.read_at(at, &mut left)?;
-    b.node.read_at(at, &mut right)?;
-    let first = left.iter().zip(&right).position(|(l, r)| l != r);
-    Ok(first.map(|first| Difference::Content((at + first as u64) & !511)))
+/// What is known of a run of both images.
+struct Pair<'a> {
+    a: &'a Image,
+    b: &'a Image,
+    a_len: u64,
+    b_len: u64,
+    strict: bool,
 }
 
-fn allocation_differs(a: &Image, b: &Image, start: u64, len: u64) -> std::io::Result<Option<u64>> {
-    let mut at = start;
-    while at < start + len {
-        let (left, right) = (a.status(at, start + len - at)?, b.status(at, start + len - at)?);
-        let flags = |e: &Extent| (e.allocated, e.zero, e.data, e.compressed, e.offset.is_some());
-        if flags(&left.extent) != flags(&right.extent) {
-            return Ok(Some(at));
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pair<'_> {
+    /// The end with the lowest offset, if they are not the same.
+    fn compare(&self, total: u64, progress: &mut Progress) -> Option<(u64, End)> {
+        let cursor = Mutex::new((0_u64, progress));
+        let ended_at = AtomicU64::new(u64::MAX);
+        let end: Mutex<Option<(u64, End)>> = Mutex::new(None);
+        let work = || {
+            let mut buffers = (Vec::new(), Vec::new());
+            loop {
+                let at = {
+                    let mut cursor = hold(&cursor);
+                    let at = cursor.0;
+                    if at >= total || at >= ended_at.load(Ordering::Acquire) {
+                        return;
+                    }
+                    let next = self.skip(at, total).unwrap_or(at).max(at);
+                    cursor.0 = if next > at { next } else { (at / PART_BYTES + 1) * PART_BYTES }.min(total);
+                    let done = cursor.0;
+                    cursor.1.show(done, total);
+                    if next > at {
+                        continue;
+                    }
+                    at
+                };
+                let stopped = hold(&cursor).1.check().map_err(|error| (at, End::Failed(error, "")));
+                let part_end = ((at / PART_BYTES + 1) * PART_BYTES).min(total);
+                if let Err((at, why)) = stopped.and_then(|()| self.part(at, part_end, &mut buffers)) {
+                    let mut end = hold(&end);
+                    if end.as_ref().is_none_or(|(before, _)| at < *before) {
+                        *end = Some((at, why));
+                    }
+                    ended_at.fetch_min(at, Ordering::AcqRel);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..WORKERS.min(usize::try_from(total.div_ceil(PART_BYTES)).unwrap_or(WORKERS)) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        end.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far both are known to be zero; nothing if they are not, or if that has to be looked at closely.
+    fn skip(&self, at: u64, total: u64) -> Option<u64> {
+        let (a, b) = (self.status(true, at, total - at).ok()?, self.status(false, at, total - at).ok()?);
+        let same = !self.strict || at >= self.a_len.min(self.b_len) || flags(&a.extent) == flags(&b.extent);
+        (a.extent.zero && b.extent.zero && same).then(|| at + a.len.min(b.len))
+    }
+
+    /// What one image has at an offset; zeros past its end.
+    fn status(&self, first: bool, at: u64, most: u64) -> io::Result<Status> {
+        let (image, len) = if first { (self.a, self.a_len) } else { (self.b, self.b_len) };
+        if at >= len {
+            let extent = Extent { zero: true, ..Extent::default() };
+            return Ok(Status { extent, len: most, depth: 0, filename: String::new() });
         }
-        at += left.len.min(right.len);
+        image.status(at, most.min(len - at))
     }
-    Ok(None)
+
+    fn part(&self, start: u64, end: u64, buffers: &mut (Vec<u8>, Vec<u8>)) -> Result<(), (u64, End)> {
+        let mut at = start;
+        while at < end {
+            let [a, b] = [true, false].map(|first| {
+                let name = if first { "first image" } else { "second image" };
+                self.status(first, at, end - at).map_err(|error| (at, End::Failed(error, name)))
+            });
+            let (a, b) = (a?, b?);
+            if self.strict && at < self.a_len.min(self.b_len) && flags(&a.extent) != flags(&b.extent) {
+                return Err((at, End::Different(Difference::Allocation(at))));
+            }
+            let len = usize::try_from(a.len.min(b.len).min(end - at)).unwrap_or(usize::MAX);
+            let different = match (a.extent.zero, b.extent.zero) {
+                (true, true) => None,
+                (true, false) => non_zero(self.read(false, at, len, &mut buffers.1)?),
+                (false, true) => non_zero(self.read(true, at, len, &mut buffers.0)?),
+                (false, false) => {
+                    let left = self.read(true, at, len, &mut buffers.0)?;
+                    differs(left, self.read(false, at, len, &mut buffers.1)?)
+                }
+            };
+            if let Some(first) = different {
+                let at = at + first as u64;
+                return Err((at, End::Different(Difference::Content(at))));
+            }
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    fn read<'b>(&self, first: bool, at: u64, len: usize, buf: &'b mut Vec<u8>) -> Result<&'b [u8], (u64, End)> {
+        let (image, name) = if first { (self.a, "first image") } else { (self.b, "second image") };
+        if buf.len() < len {
+            buf.resize(len, 0);
+        }
+        image.node.read_at(at, &mut buf[..len]).map_err(|error| (at, End::Failed(error, name)))?;
+        Ok(&buf[..len])
+    }
 }
 
-fn non_zero(image: &Image, at: u64, len: u64) -> std::io::Result<Option<Difference>> {
-    let status = image.status(at, len)?;
-    if status.extent.zero && status.len >= len {
-        return Ok(None);
+/// What `-s` compares.
+fn flags(extent: &Extent) -> (bool, bool, bool, bool, bool) {
+    (extent.allocated, extent.zero, extent.data, extent.compressed, extent.offset.is_some())
+}
+
+/// The first sector that differs.
+fn differs(a: &[u8], b: &[u8]) -> Option<usize> {
+    if a == b {
+        return None;
     }
-    let mut buf = vec![0; usize::try_from(len).unwrap_or(0)];
-    image.node.read_at(at, &mut buf)?;
-    Ok(buf.iter().position(|byte| *byte != 0).map(|first| Difference::Content((at + first as u64) & !511)))
+    a.chunks(512).zip(b.chunks(512)).position(|(a, b)| a != b).map(|sector| sector * 512)
+}
+
+/// The first sector that is not zero.
+fn non_zero(buf: &[u8]) -> Option<usize> {
+    buf.chunks(512).position(|sector| !is_zero(sector)).map(|sector| sector * 512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_told_by_the_sector() {
+        let (a, mut b) = (vec![1; 4096], vec![1; 4096]);
+        assert_eq!(differs(&a, &b), None);
+        b[1500] = 2;
+        assert_eq!(differs(&a, &b), Some(1024));
+        assert_eq!(non_zero(&[0; 100]), None);
+        let mut c = vec![0; 2000];
+        c[1999] = 1;
+        assert_eq!(non_zero(&c), Some(1536));
+    }
 }

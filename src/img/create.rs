@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use super::args::{self, flag, long, value};
 use super::create_options::{add_typed, asks_for_help, help_text, options};
-use super::{Failure, Outcome};
+use super::source::opener;
+use super::{Failure, Outcome, program};
 use crate::block::create::{CreateOptions, create};
 use crate::block::driver::CreatePlace;
 use crate::block::{self, NodeOptions, OpenFlags, parse_size};
@@ -20,9 +21,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         long("object", true),
     ];
     let Some(given) = args::parse("create", &specs, args)? else { return Ok(0) };
-    if given.has("object") {
-        return Err(Failure::new("--object is not supported by this version"));
-    }
+    let opener = opener(&given)?;
     let format = given.last("format").unwrap_or("raw");
     if given.all("options").any(asks_for_help) {
         print!("{}", help_text(format, given.names.first())?);
@@ -51,11 +50,14 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     for (option, name) in [("backing", "backing_file"), ("backing-format", "backing_fmt")] {
         if let Some(value) = given.last(option) {
             if !chosen.knows(name) {
-                let what = if option == "backing" { "Backing file" } else { "Backing format" };
+                let what = if option == "backing" { "Backing file" } else { "Backing file format" };
                 return Err(fail(format!("{what} not supported for file format '{}'", chosen.driver())));
             }
             chosen.set(name, value);
         }
+    }
+    if chosen.given("backing_file") == Some("") {
+        return Err(fail("Expected backing file name, got empty string".to_owned()));
     }
     resolve_backing(filename, &mut chosen, given.has("backing-unsafe"))?;
     if chosen.size().is_none() {
@@ -64,7 +66,7 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     if !given.has("quiet") {
         println!("Formatting '{filename}', {}", chosen.line());
     }
-    create(filename, &chosen, &mut CreatePlace::default()).map_err(|error| fail(error.full_text()))?;
+    create(filename, &chosen, &mut CreatePlace { opener }).map_err(|error| fail(error.full_text()))?;
     Ok(0)
 }
 
@@ -103,10 +105,10 @@ fn resolve_backing(filename: &str, chosen: &mut CreateOptions, blindly: bool) ->
         Err(error) => return Err(fail(&format!("{}\nCould not open backing image.", error.full_text()))),
     };
     if format.is_none() {
-        eprintln!(
-            "qemu-img: warning: {filename}: Backing file specified without backing format\nDetected format of {}.",
+        program::warn(format!(
+            "{filename}: Backing file specified without backing format\nDetected format of {}.",
             image.driver
-        );
+        ));
         chosen.set("backing_fmt", image.driver);
     }
     if chosen.size().is_none() {

@@ -65,6 +65,17 @@ pub(super) fn help_text(format: &str, filename: Option<&String>) -> Result<Strin
     ))
 }
 
+/// What `amend -o help` prints.
+pub(super) fn amend_help(format: &str) -> Result<String, Failure> {
+    let driver = driver::by_name(format).map_err(|error| complaint(&error, format, ""))?;
+    let known = driver.creation().map_or(&[][..], |creation| creation.amend_options());
+    if known.is_empty() {
+        return Err(super::amend::no_amend(format));
+    }
+    let options = CreateOptions::for_amend(driver.name(), known);
+    Ok(format!("Amend options for '{format}':\n{}", options.help_lines()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

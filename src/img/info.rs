@@ -6,7 +6,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::args::{self, flag, long, value};
-use super::{Failure, Outcome, Source, report};
+use super::source::opener;
+use super::{Failure, Outcome, report};
 use crate::block::{Details, Image, ImageOps, OpenFlags, SnapshotInfo};
 use crate::host::reason;
 
@@ -17,26 +18,18 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         flag('b', "backing-chain"),
         long("image-opts", false),
         long("output", true),
+        long("object", true),
     ];
     let Some(given) = args::parse("info", &specs, args)? else { return Ok(0) };
     let json = given.json("info")?;
-    let [filename] = given.names.as_slice() else {
-        return Err(Failure::usage("info", "Expecting one image file name"));
-    };
-    let source = Source {
-        filename: filename.clone(),
-        format: given.last("format").map(str::to_owned),
-        image_opts: given.has("image-opts"),
-        cache: None,
-        force_share: given.has("force-share"),
-    };
+    let filename = given.one_name("info")?;
+    given.check_image_opts(&["format"])?;
+    let source = given.source(filename);
     let whole_chain = given.has("backing-chain");
-    let image = source.open(OpenFlags {
-        read_only: true,
-        for_check: true,
-        no_backing: !whole_chain,
-        ..OpenFlags::default()
-    })?;
+    let image = source.open_with(
+        &mut opener(&given)?,
+        OpenFlags { read_only: true, for_check: true, no_backing: !whole_chain, ..OpenFlags::default() },
+    )?;
     let mut facts = Vec::new();
     for image in image.chain() {
         let failed = |error| Failure::new(format!("Could not get image info: {}", reason(&error)));
@@ -224,8 +217,32 @@ pub(super) fn specific_text(details: &Details) -> String {
     }
     out.push_str("Format specific information:\n");
     for (key, value) in &details.specific {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let _ = writeln!(out, "    {}: {text}", key.replace('-', " "));
+        human_value(&key.replace('-', " "), value, 1, &mut out);
     }
     out
+}
+
+/// "key: value" at a depth; lists and objects have theirs on the lines below.
+fn human_value(key: &str, value: &Value, depth: usize, out: &mut String) {
+    let indent = "    ".repeat(depth);
+    match value {
+        Value::Object(map) => {
+            let _ = writeln!(out, "{indent}{key}:");
+            for (key, value) in map {
+                human_value(&key.replace('-', " "), value, depth + 1, out);
+            }
+        }
+        Value::Array(list) => {
+            let _ = writeln!(out, "{indent}{key}:");
+            for (index, value) in list.iter().enumerate() {
+                human_value(&format!("[{index}]"), value, depth + 1, out);
+            }
+        }
+        Value::String(text) => {
+            let _ = writeln!(out, "{indent}{key}: {text}");
+        }
+        other => {
+            let _ = writeln!(out, "{indent}{key}: {other}");
+        }
+    }
 }

@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 
 use super::args::{self, flag, long, value};
-use super::{Failure, Outcome, Source};
-use crate::block::{Extent, OpenFlags, parse_size};
+use super::source::opener;
+use super::{Failure, Outcome};
+use crate::block::{Extent, OpenFlags};
 use crate::host::reason;
 
 /// A run of the disk whose bytes are all in one state.
@@ -66,28 +67,17 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         flag('U', "force-share"),
         long("image-opts", false),
         long("output", true),
+        long("object", true),
     ];
     let Some(given) = args::parse("map", &specs, args)? else { return Ok(0) };
     let json = given.json("map")?;
-    let size = |option: &str| match given.last(option) {
-        None => Ok(None),
-        Some(text) => parse_size(text)
-            .map(Some)
-            .ok_or_else(|| Failure::new(format!("Invalid {} specified: '{text}'.", option.replace('-', " ")))),
-    };
-    let start = size("start-offset")?.unwrap_or(0);
-    let most = size("max-length")?.unwrap_or(u64::MAX);
-    let [filename] = given.names.as_slice() else {
-        return Err(Failure::usage("map", "Expecting one image file name"));
-    };
-    let source = Source {
-        filename: filename.clone(),
-        format: given.last("format").map(str::to_owned),
-        image_opts: given.has("image-opts"),
-        cache: None,
-        force_share: given.has("force-share"),
-    };
-    let image = source.open(OpenFlags { read_only: true, ..OpenFlags::default() })?;
+    let start = given.number("start-offset", "start offset", 0, i64::MAX as u64)?.unwrap_or(0);
+    let most = given.number("max-length", "max length", 0, i64::MAX as u64)?.unwrap_or(u64::MAX);
+    let filename = given.one_name("map")?;
+    given.check_image_opts(&["format"])?;
+    let image = given
+        .source(filename)
+        .open_with(&mut opener(&given)?, OpenFlags { read_only: true, ..OpenFlags::default() })?;
     let failed = |error: std::io::Error| Failure::new(format!("Failed to read image metadata: {}", reason(&error)));
     let end = image.node.len().map_err(failed)?.min(start.saturating_add(most));
     if json {
@@ -106,6 +96,10 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         }
         Ok(())
     };
+    if start >= end {
+        // Nothing is there; the JSON has a run without bytes.
+        pending = Some(Run { start, len: 0, depth: 0, extent: Extent::default(), file: String::new() });
+    }
     let mut at = start;
     while at < end {
         let status = image.status(at, end - at).map_err(failed)?;

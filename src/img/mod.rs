@@ -1,46 +1,70 @@
-//! The image tool: one file per subcommand.
+//! The image tool: one file per subcommand. What several of them do is in [`copy`] (moving data between images by
+//! several threads), `source` (how an image is named and opened), `args` (getopt's rules) and `progress`.
 
+mod amend;
 mod args;
+mod bench;
+mod bitmap;
 mod check;
+mod commit;
 mod compare;
 mod convert;
+mod copy;
 mod create;
 mod create_options;
+mod dd;
 mod help;
 pub mod info;
 pub mod io;
 mod map;
+mod measure;
+mod program;
+mod progress;
+mod rebase;
 mod report;
 mod resize;
 mod snapshot;
+mod source;
+mod zeros;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::block::{self, Image, NodeOptions, OpenFlags, Share};
+use crate::host::{reason, signal};
+use progress::Interrupted;
 
 /// QEMU's version whose behaviour this program has.
 const QEMU_VERSION: &str = "10.0.2";
-
-/// Commands of QEMU's that this version does not have.
-const OTHER_COMMANDS: &[&str] = &["amend", "bench", "bitmap", "commit", "dd", "measure", "rebase"];
 
 /// Why a command ended early: what goes to standard error, and the exit status.
 #[derive(Debug)]
 struct Failure {
     message: String,
     status: u8,
+    /// The signal to end by, when the message is out.
+    signal: Option<i32>,
 }
 
 impl Failure {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: format!("qemu-img: {}", message.into()), status: 1 }
+        Self { message: format!("{}: {}", program::name(), message.into()), status: 1, signal: None }
     }
 
     /// Wrong use of a command.
     fn usage(command: &str, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { message: format!("qemu-img: {message}\nTry 'qemu-img {command} --help' for more info"), status: 1 }
+        let hint = format!("Try '{} {command} --help' for more info", program::called());
+        Self::new(format!("{}\n{hint}", message.into()))
+    }
+
+    /// A call failed: `what` and the host's reason. If a signal ended it, `how_far` says what had been done.
+    fn io(what: &str, error: &std::io::Error, how_far: &str) -> Self {
+        match Interrupted::of(error) {
+            Some(interrupted) => {
+                let end = Self::new(format!("{interrupted}: {how_far}"));
+                Self { signal: Some(interrupted.signal), ..end }
+            }
+            None => Self::new(format!("{what}: {}", reason(error))),
+        }
     }
 
     fn with_status(mut self, status: u8) -> Self {
@@ -54,21 +78,25 @@ type Outcome = Result<u8, Failure>;
 
 /// Runs `qemu-img` with its command line, program name first.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args: Vec<OsString> = args.skip(1).collect();
-    match run(&args) {
+    let args: Vec<OsString> = args.collect();
+    program::set(args.first());
+    match run(args.get(1..).unwrap_or_default()) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            eprintln!("{}", failure.message);
-            ExitCode::from(failure.status)
+            if !failure.message.is_empty() {
+                eprintln!("{}", failure.message);
+            }
+            match failure.signal {
+                Some(number) => signal::end_by(number),
+                None => ExitCode::from(failure.status),
+            }
         }
     }
 }
 
 fn run(args: &[OsString]) -> Outcome {
-    let missing = || Failure {
-        message: "qemu-img: Not enough arguments\nTry 'qemu-img --help' for more info".to_owned(),
-        status: 1,
-    };
+    let hint = || format!("Try '{} --help' for more info", program::called());
+    let missing = || Failure::new(format!("Not enough arguments\n{}", hint()));
     let (command, rest) = args.split_first().ok_or_else(missing)?;
     let command = command.to_string_lossy();
     match command.as_ref() {
@@ -81,63 +109,32 @@ fn run(args: &[OsString]) -> Outcome {
             Ok(0)
         }
         "-T" | "--trace" => Err(Failure::new("--trace is not supported by this version")),
+        "amend" => amend::run(rest),
+        "bench" => bench::run(rest),
+        "bitmap" => bitmap::run(rest),
         "check" => check::run(rest),
+        "commit" => commit::run(rest),
         "compare" => compare::run(rest),
         "convert" => convert::run(rest),
         "create" => create::run(rest),
+        "dd" => dd::run(rest),
         "info" => info::run(rest),
         "map" => map::run(rest),
+        "measure" => measure::run(rest),
+        "rebase" => rebase::run(rest),
         "resize" => resize::run(rest),
         "snapshot" => snapshot::run(rest),
-        other if OTHER_COMMANDS.contains(&other) => {
-            Err(Failure::new(format!("The command '{other}' is not supported by this version")))
-        }
-        other => {
-            let message = match other.strip_prefix("--") {
-                Some(_) => format!("unrecognized option '{other}'"),
-                None => match other.strip_prefix('-').and_then(|rest| rest.chars().next()) {
-                    Some(letter) => format!("invalid option -- '{letter}'"),
-                    None => format!("Command not found: {other}"),
-                },
-            };
-            let message = format!("qemu-img: {message}\nTry 'qemu-img --help' for more info");
-            Err(Failure { message, status: 1 })
-        }
+        other => Err(unknown_command(other, &hint())),
     }
 }
 
-/// How a command names an image.
-#[derive(Clone, Debug, Default)]
-struct Source {
-    filename: String,
-    format: Option<String>,
-    image_opts: bool,
-    cache: Option<String>,
-    force_share: bool,
-}
-
-impl Source {
-    /// Opens the image; QEMU's warnings go to standard error.
-    fn open(&self, flags: OpenFlags) -> Result<Image, Failure> {
-        let mut options = if self.image_opts {
-            let mut options = NodeOptions::default();
-            for (key, value) in args::key_values(&self.filename) {
-                options.options.insert(key, value.into());
-            }
-            options
-        } else {
-            NodeOptions::file(self.filename.clone())
-        };
-        options.driver.clone_from(&self.format);
-        if let Some(cache) = &self.cache {
-            options = options.with("cache", cache.as_str());
-        }
-        let share = if self.force_share { Share::Force } else { Share::Readers };
-        let (image, warnings) = block::open(&options, OpenFlags { share, ..flags })
-            .map_err(|error| Failure::new(format!("Could not open '{}': {}", self.filename, error.full_text())))?;
-        for warning in warnings {
-            eprintln!("{warning}");
-        }
-        Ok(image)
+fn unknown_command(name: &str, hint: &str) -> Failure {
+    let getopt = match name.strip_prefix("--") {
+        Some(_) => Some(format!("unrecognized option '{name}'")),
+        None => name.strip_prefix('-').and_then(|rest| rest.chars().next()).map(|c| format!("invalid option -- '{c}'")),
+    };
+    match getopt {
+        Some(text) => Failure { message: format!("{}: {text}\n{hint}", program::called()), status: 1, signal: None },
+        None => Failure::new(format!("Command not found: {name}\n{hint}")),
     }
 }

@@ -415,6 +415,8 @@ fn watch_signals(
                 let (Some(machine), Some(chardevs)) = (machine.upgrade(), chardevs.upgrade()) else { return };
                 match signal.meaning() {
                     Meaning::End => end_on(signal, &machine),
+                    // Not among the signals that are read here.
+                    Meaning::Report => {}
                     Meaning::Continue => chardevs.resume_terminal(),
                     Meaning::Stop => {
                         chardevs.suspend_terminal();

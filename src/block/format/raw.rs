@@ -8,6 +8,7 @@ use crate::block::debug::Event;
 use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
+use crate::block::image::{Measure, MeasureSource};
 use crate::block::keys::{KeyKind, Keys};
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
 use crate::block::probe;
@@ -198,6 +199,9 @@ impl Creation for Raw {
     }
 
     fn create(&self, filename: &str, options: &CreateOptions, place: &mut CreatePlace) -> Result<(), OpenError> {
+        if options.get("preallocation") == Some("metadata") {
+            return Err(OpenError::Invalid("Unsupported preallocation mode: metadata".to_owned()));
+        }
         let preallocation = options.preallocation(PREALLOCATION)?;
         let size = options.whole_sectors()?;
         let file = place.file(filename, options)?;
@@ -211,6 +215,14 @@ impl Creation for Raw {
             return Ok(());
         }
         file.preallocate(0, size, preallocation).map_err(OpenError::io("Could not write to image"))
+    }
+
+    /// As many bytes as the disk has, whatever is in them.
+    fn measure(&self, options: &CreateOptions, source: &mut MeasureSource<'_>) -> Result<Measure, OpenError> {
+        let size = source.size.checked_next_multiple_of(512);
+        let size = size.ok_or_else(|| OpenError::Invalid("Image is too big".to_owned()))?;
+        options.preallocation(PREALLOCATION)?;
+        Ok(Measure { required: size, fully_allocated: size, bitmaps: None })
     }
 }
 

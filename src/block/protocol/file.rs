@@ -9,6 +9,7 @@ use std::fs;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -449,6 +450,10 @@ impl BlockNode for FileNode {
             sharing.used = sharing.used.only(Permissions::CONSISTENT_READ);
         }
         self.share(sharing)
+    }
+
+    fn host_file(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 
     fn info(&self) -> NodeInfo {

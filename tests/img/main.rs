@@ -1,6 +1,8 @@
 //! Our image tool and QEMU's on the same files. Needs `qemu-utils`; without it these tests say so and pass.
 #![expect(clippy::unwrap_used, reason = "a test panics to fail")]
 
+mod commands;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
