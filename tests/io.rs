@@ -182,3 +182,62 @@ fn images_are_closed_opened_and_reopened() {
     same(RAW, &["-t", "foo"], &["length"]);
     same(RAW, &["-f", "raw", "--object", "secret,id=s"], &["length"]);
 }
+
+#[test]
+fn filters_and_injected_errors() {
+    let rules = "blkdebug::a.img";
+    let with = |options: &str| format!("driver=raw,file.driver=blkdebug,file.image.filename=a.img,{options}");
+    // The image is named by the options here: `same` adds a.img as the last argument, which they must not see.
+    let run_both = |args: &[&str]| {
+        if Command::new("qemu-io").arg("--version").output().is_err() {
+            return;
+        }
+        let ran = ["qemu-io", OURS].map(|program| {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("a.img"), vec![0; 1 << 20]).unwrap();
+            fs::write(folder.path().join("b.img"), vec![0; 1 << 20]).unwrap();
+            run(program, folder.path(), args)
+        });
+        assert_eq!(ran[1], ran[0], "left is ours");
+    };
+    let once = with("file.inject-error.0.event=write_aio,file.inject-error.0.errno=28,file.inject-error.0.once=on");
+    run_both(&["--image-opts", "-c", "write 0 64k", "-c", "write 0 64k", &once]);
+    let read = with("file.inject-error.0.event=none,file.inject-error.0.iotype=read,file.inject-error.0.sector=8");
+    run_both(&["--image-opts", "-c", "read 0 4k", "-c", "read 4k 512", "-c", "write 4k 512", &read]);
+    run_both(&["--image-opts", "-c", "length", &with("file.inject-error.0.event=foo")]);
+    run_both(&["--image-opts", "-c", "length", &with("file.inject-error.0.foo=1")]);
+    run_both(&["--image-opts", "-c", "length", &with("file.foo=1")]);
+    run_both(&[
+        "-f",
+        "raw",
+        "-c",
+        "break write_aio A",
+        "-c",
+        "aio_write 0 64k",
+        "-c",
+        "wait_break A",
+        "-c",
+        "resume A",
+        "-c",
+        "aio_flush",
+        "-c",
+        "break foo A",
+        "-c",
+        "remove_break A",
+        rules,
+    ]);
+    let quorum = "driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=a.img,\
+                  children.1.driver=raw,children.1.file.filename=b.img";
+    run_both(&["--image-opts", "-c", "write -P 5 0 64k", "-c", "read -P 5 0 64k", quorum]);
+    run_both(&["--image-opts", "-c", "length", &quorum.replace("threshold=2", "threshold=3")]);
+    let throttle = "driver=throttle,throttle-group=x,file.driver=raw,file.file.filename=a.img";
+    run_both(&["--image-opts", "-c", "length", throttle]);
+    run_both(&[
+        "--object",
+        "throttle-group,id=x,limits.iops-total=1000",
+        "--image-opts",
+        "-c",
+        "write 0 64k",
+        throttle,
+    ]);
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::create::CreateOption;
 use super::create::CreateOptions;
 use super::error::OpenError;
+use super::filter;
 use super::format::{qcow2, raw};
 use super::graph::{Image, OpenContext, OpenFlags, Opener};
 use super::image::{Measure, MeasureSource};
@@ -155,29 +156,36 @@ impl CreatePlace {
 }
 
 /// Every driver there is. Protocols first, then formats, then filters, each sorted by name.
-pub static DRIVERS: &[&dyn Driver] = &[&file::File, &file::HostDevice, &null::NullCo, &qcow2::Qcow2, &raw::Raw];
+pub static DRIVERS: &[&dyn Driver] = &[
+    &file::File,
+    &file::HostDevice,
+    &null::NULL_AIO,
+    &null::NULL_CO,
+    &qcow2::Qcow2,
+    &raw::Raw,
+    &filter::blkdebug::Blkdebug,
+    &filter::blklogwrites::Blklogwrites,
+    &filter::blkverify::Blkverify,
+    &filter::compress::Compress,
+    &filter::copy_on_read::CopyOnRead,
+    &filter::preallocate::PreallocateDriver,
+    &filter::quorum::Quorum,
+    &filter::throttle::Throttle,
+];
 
 /// Drivers that QEMU has and this program does not.
 const OTHERS: &[&str] = &[
-    "blkdebug",
-    "blklogwrites",
     "blkreplay",
-    "blkverify",
     "bochs",
     "cloop",
-    "compress",
     "copy-before-write",
-    "copy-on-read",
     "dmg",
     "luks",
     "parallels",
-    "preallocate",
     "qcow",
     "qed",
-    "quorum",
     "replication",
     "snapshot-access",
-    "throttle",
     "vdi",
     "vhdx",
     "vmdk",
@@ -194,7 +202,6 @@ const OTHERS: &[&str] = &[
     "iser",
     "nbd",
     "nfs",
-    "null-aio",
     "nvme",
     "nvme-io_uring",
     "rbd",

@@ -61,7 +61,10 @@ pub enum OpenError {
     #[error("Image is not in {0} format")]
     WrongFormat(&'static str),
     /// A driver has no such option.
-    #[error("Block {} '{driver}' does not support the option '{option}'", if *protocol { "protocol" } else { "format" })]
+    #[error(
+        "Block {} support the option '{option}'",
+        if *protocol { format!("protocol '{driver}' doesn't") } else { format!("format '{driver}' does not") }
+    )]
     UnknownOption {
         /// The driver.
         driver: String,

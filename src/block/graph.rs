@@ -11,6 +11,8 @@ use serde_json::Value;
 
 use super::driver::{self, Driver, Kind};
 use super::error::OpenError;
+use super::filter::copy_on_read::CopyOnReadNode;
+use super::filter::throttle::ThrottleNode;
 use super::format::qcow2::{self, create};
 use super::format::raw;
 use super::image::ImageOps;
@@ -21,6 +23,7 @@ use super::protocol;
 use super::protocol::file::{FileNode, FileOptions};
 use super::sharing::{Permissions, Sharing};
 use crate::object::Objects;
+use crate::object::throttle::{Group, Limits};
 
 /// Images below images at most: more is a loop.
 const MAX_DEPTH: usize = 200;
@@ -255,8 +258,8 @@ impl Opener {
             let name = filename.unwrap_or_default();
             return Err(OpenError::Image(format!("Backing file '{name}' creates an infinite loop.")));
         }
-        refuse_unfinished(&mut options)?;
-        match options.take_str("driver")? {
+        let extras = Extras::take(&mut options)?;
+        let image = match options.take_str("driver")? {
             Some(driver) => {
                 let driver = driver::by_name(&driver)?;
                 if driver.kind() == Kind::Protocol
@@ -265,10 +268,11 @@ impl Opener {
                     // The name is for the driver that was named, whatever it looks like.
                     options.insert("filename", name);
                 }
-                self.open_driver(driver, filename, options, below, None)
+                self.open_driver(driver, filename, options, below, None)?
             }
-            None => self.open_probed(filename, options, below),
-        }
+            None => self.open_probed(filename, options, below)?,
+        };
+        extras.apply(image)
     }
 
     /// Opens the protocol node, looks at the first bytes, and opens the format above it.
@@ -519,6 +523,20 @@ impl OpenContext<'_> {
         self.opener.open_node(None, child, below, self.cache, self.unmap).map(Some)
     }
 
+    /// The child that a filter stands on. As with QEMU, its format is not probed.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened.
+    pub fn filtered(&mut self, role: &str) -> Result<Image, OpenError> {
+        let child = self.child(role, false)?;
+        let child =
+            child.ok_or_else(|| OpenError::Invalid(format!("A block device must be specified for \"{role}\"")))?;
+        if self.below.depth == 0 {
+            self.share(&child.node, false)?;
+        }
+        Ok(child)
+    }
+
     /// Takes the image locks of a "file" child, for what this node does with it: with metadata of its own it lets
     /// nobody else write.
     ///
@@ -621,15 +639,43 @@ fn take_detect_zeroes(options: &mut Options, unmap: bool) -> Result<&'static str
     }
 }
 
-/// QEMU's options that this version does not have yet.
-fn refuse_unfinished(options: &mut Options) -> Result<(), OpenError> {
-    if options.take_bool("copy-on-read")?.unwrap_or(false) {
-        return Err(OpenError::Unsupported("copy-on-read=on".to_owned()));
+/// What a drive asks for beyond its image: filters above it.
+struct Extras {
+    copy_on_read: bool,
+    limits: Limits,
+}
+
+impl Extras {
+    fn take(options: &mut Options) -> Result<Self, OpenError> {
+        let copy_on_read = options.take_bool("copy-on-read")?.unwrap_or(false);
+        let mut given = options.take_below("throttling.");
+        if given.peek("group").is_some() {
+            return Err(OpenError::Unsupported("throttling.group".to_owned()));
+        }
+        let mut limits = Limits::default();
+        while let Some(name) = given.unknown().map(str::to_owned) {
+            let value = given.take_size(&name)?.unwrap_or(0);
+            if !limits.set(&name, i64::try_from(value).unwrap_or(i64::MAX))? {
+                return Err(OpenError::Invalid(format!("Invalid parameter 'throttling.{name}'")));
+            }
+        }
+        limits.check()?;
+        Ok(Self { copy_on_read, limits })
     }
-    if let Some(option) = options.take_below("throttling.").unknown() {
-        return Err(OpenError::Unsupported(format!("throttling.{option}")));
+
+    fn apply(self, mut image: Image) -> Result<Image, OpenError> {
+        if self.copy_on_read {
+            if image.read_only {
+                let text = "Can't use copy-on-read on read-only device";
+                return Err(OpenError::Invalid(text.to_owned()));
+            }
+            image.node = Arc::new(CopyOnReadNode::new(image.node)?);
+        }
+        if self.limits.any() {
+            image.node = Arc::new(ThrottleNode::new(image.node, Arc::new(Group::new(self.limits))));
+        }
+        Ok(image)
     }
-    Ok(())
 }
 
 /// The locks that a node takes on its file: those seen with QEMU's own (module doc of `protocol::file`).

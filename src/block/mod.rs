@@ -6,6 +6,7 @@ pub mod debug;
 pub mod dirty;
 pub mod driver;
 mod error;
+pub mod filter;
 pub mod format;
 mod graph;
 pub mod image;

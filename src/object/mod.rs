@@ -41,7 +41,7 @@ pub enum Object {
     /// `secret`: the bytes themselves.
     Secret(secret::Bytes),
     /// `throttle-group`.
-    ThrottleGroup(throttle::Limits),
+    ThrottleGroup(Arc<throttle::Group>),
     /// `tls-creds-x509`, `tls-creds-psk`, `tls-creds-anon`.
     Tls(tls::Credentials),
 }
@@ -146,7 +146,7 @@ impl Objects {
         }
         let object = match kind.as_str() {
             "secret" => Object::Secret(secret::make(&mut fields, self)?),
-            "throttle-group" => Object::ThrottleGroup(throttle::make(&mut fields)?),
+            "throttle-group" => Object::ThrottleGroup(Arc::new(throttle::Group::new(throttle::make(&mut fields)?))),
             kind => Object::Tls(tls::make(kind, &mut fields)?),
         };
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);

@@ -93,7 +93,8 @@ fn help_lists_types_and_members() {
 fn throttle_groups_take_limits_that_fit_together() {
     let objects = made(&["throttle-group,id=t,limits.iops-total=5,x-bps-read=9"]);
     let object = objects.get("t").unwrap();
-    let Object::ThrottleGroup(limits) = object.as_ref() else { panic!("{object:?}") };
+    let Object::ThrottleGroup(group) = object.as_ref() else { panic!("{object:?}") };
+    let limits = group.limits();
     assert_eq!((limits.buckets[3].average, limits.buckets[1].average), (5, 9));
     assert!(limits.any());
     let with = |rest: &str| refused(&[&format!("throttle-group,id=t,{rest}")]);

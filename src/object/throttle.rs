@@ -1,5 +1,8 @@
 //! `throttle-group`: limits that several disks share.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use super::ObjectError;
 use super::fields::Fields;
 
@@ -139,6 +142,116 @@ fn check_bucket(bucket: &Bucket) -> Result<(), ObjectError> {
     Ok(())
 }
 
+/// What a request does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// It reads.
+    Read,
+    /// It writes, zeros or discards.
+    Write,
+}
+
+/// How full the buckets are: they fill with requests and leak at the average rate.
+#[derive(Clone, Copy, Default, Debug)]
+struct Level {
+    /// Units in the bucket.
+    amount: f64,
+    /// Units in the small bucket that bounds the rate of a burst.
+    burst: f64,
+}
+
+/// A group of disks that share limits.
+#[derive(Debug)]
+pub struct Group {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    limits: Limits,
+    levels: [Level; 6],
+    last: Instant,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "limits are below 2^50")]
+impl State {
+    fn leak(&mut self, now: Instant) {
+        let seconds = now.saturating_duration_since(self.last).as_secs_f64();
+        self.last = now;
+        for (level, bucket) in self.levels.iter_mut().zip(&self.limits.buckets) {
+            level.amount = (level.amount - seconds * bucket.average as f64).max(0.0);
+            level.burst = (level.burst - seconds * bucket.max as f64).max(0.0);
+        }
+    }
+
+    /// How long until a bucket has room, in seconds.
+    fn delay(level: Level, bucket: &Bucket) -> f64 {
+        if bucket.average == 0 {
+            return 0.0;
+        }
+        // Without a burst rate, a tenth of a second's worth may come at once.
+        let room = match bucket.max {
+            0 => bucket.average as f64 / 10.0,
+            max => max as f64 * bucket.burst_seconds as f64,
+        };
+        let slow = (level.amount - room) / bucket.average as f64;
+        if slow > 0.0 {
+            return slow;
+        }
+        if bucket.burst_seconds > 1 {
+            let room = bucket.max as f64 / 10.0;
+            return ((level.burst - room) / bucket.max as f64).max(0.0);
+        }
+        0.0
+    }
+
+    fn account(&mut self, direction: Direction, bytes: u64) {
+        let side = if direction == Direction::Read { 1 } else { 2 };
+        let units = match self.limits.iops_size {
+            0 => 1.0,
+            size => (bytes as f64 / size as f64).max(1.0),
+        };
+        for (index, units) in [(0, bytes as f64), (side, bytes as f64), (3, units), (3 + side, units)] {
+            self.levels[index].amount += units;
+            self.levels[index].burst += units;
+        }
+    }
+}
+
+impl Group {
+    /// With these limits, and nothing used of them yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let state = State { limits, levels: [Level::default(); 6], last: Instant::now() };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).limits.clone()
+    }
+
+    /// Waits until a request may start, and accounts it.
+    pub fn wait(&self, direction: Direction, bytes: u64) {
+        let side = if direction == Direction::Read { 1 } else { 2 };
+        loop {
+            let delay = {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.leak(Instant::now());
+                let delays = [0, side, 3, 3 + side].map(|i| State::delay(state.levels[i], &state.limits.buckets[i]));
+                let delay = delays.into_iter().fold(0.0, f64::max);
+                if delay <= 0.0 {
+                    state.account(direction, bytes);
+                    return;
+                }
+                delay
+            };
+            std::thread::sleep(Duration::from_secs_f64(delay.clamp(0.0005, 3600.0)));
+        }
+    }
+}
+
 pub(super) fn make(fields: &mut Fields) -> Result<Limits, ObjectError> {
     let mut limits = Limits::default();
     for prefix in ["limits.", "x-"] {
@@ -157,4 +270,24 @@ pub(super) fn make(fields: &mut Fields) -> Result<Limits, ObjectError> {
     fields.finish()?;
     limits.check()?;
     Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_bucket_delays_until_it_has_leaked() {
+        let mut limits = Limits::default();
+        assert_eq!(limits.set("iops-total", 100), Ok(true));
+        let mut state = State { limits, levels: [Level::default(); 6], last: Instant::now() };
+        let delay = |state: &State| State::delay(state.levels[3], &state.limits.buckets[3]);
+        (0..10).for_each(|_| state.account(Direction::Read, 512));
+        assert!(delay(&state) <= 0.0);
+        (0..50).for_each(|_| state.account(Direction::Write, 512));
+        assert!((delay(&state) - 0.5).abs() < 1e-9);
+        let later = state.last + Duration::from_millis(500);
+        state.leak(later);
+        assert!(delay(&state) <= 1e-9);
+    }
 }

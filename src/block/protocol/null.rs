@@ -1,13 +1,15 @@
-//! `null-co`: reads as whatever, forgets what is written; for measuring and for tests of machines.
+//! `null-co` and `null-aio`: reads as whatever, forgets what is written; for measuring and for tests of machines.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::block::driver::{Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
 use crate::block::keys::{KeyKind, Keys};
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
+use crate::block::options::Options;
 
 /// A medium without storage.
 #[derive(Debug)]
@@ -15,16 +17,21 @@ pub struct NullNode {
     len: u64,
     read_zeroes: bool,
     read_only: bool,
+    driver: &'static str,
+    latency: Duration,
 }
 
 impl NullNode {
     /// `len` bytes; with `read_zeroes` they read as zeros, else reads leave the buffer as it is.
     #[must_use]
     pub fn new(len: u64, read_zeroes: bool, read_only: bool) -> Self {
-        Self { len, read_zeroes, read_only }
+        Self { len, read_zeroes, read_only, driver: "null-co", latency: Duration::ZERO }
     }
 
     fn check(&self, offset: u64, len: u64) -> IoResult<()> {
+        if !self.latency.is_zero() {
+            std::thread::sleep(self.latency);
+        }
         match offset.checked_add(len) {
             Some(end) if end <= self.len => Ok(()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -75,16 +82,23 @@ impl BlockNode for NullNode {
     }
 
     fn info(&self) -> NodeInfo {
-        NodeInfo { driver: "null-co", filename: "null-co://".to_owned(), read_only: self.read_only }
+        NodeInfo { driver: self.driver, filename: format!("{}://", self.driver), read_only: self.read_only }
     }
 }
 
-/// `null-co`.
-pub struct NullCo;
+/// `null-co`, `null-aio`.
+pub struct Null {
+    name: &'static str,
+}
 
-impl Driver for NullCo {
+/// `null-co`.
+pub static NULL_CO: Null = Null { name: "null-co" };
+/// `null-aio`.
+pub static NULL_AIO: Null = Null { name: "null-aio" };
+
+impl Driver for Null {
     fn name(&self) -> &'static str {
-        "null-co"
+        self.name
     }
 
     fn kind(&self) -> Kind {
@@ -92,18 +106,33 @@ impl Driver for NullCo {
     }
 
     fn keys(&self) -> Keys {
-        &[("size", KeyKind::Size), ("read-zeroes", KeyKind::Switch), ("latency-ns", KeyKind::Refused)]
+        &[("size", KeyKind::Size), ("read-zeroes", KeyKind::Switch), ("latency-ns", KeyKind::Integer)]
     }
 
     fn prefixes(&self) -> &'static [&'static str] {
-        &["null-co"]
+        if self.name == "null-co" { &["null-co"] } else { &["null-aio"] }
+    }
+
+    fn parse_filename(&self, filename: &str, _options: &mut Options) -> Result<(), OpenError> {
+        let only = format!("{}://", self.name());
+        if filename == only {
+            return Ok(());
+        }
+        Err(OpenError::Invalid(format!("The only allowed filename for this driver is '{only}'")))
     }
 
     fn open(&self, context: &mut OpenContext<'_>) -> Result<Opened, OpenError> {
+        if let Some(filename) = context.options.take_str("filename")? {
+            self.parse_filename(&filename, &mut Options::default())?;
+        }
         let len = context.options.take_size("size")?.unwrap_or(1 << 30);
         let zeroes = context.options.take_bool("read-zeroes")?.unwrap_or(true);
-        let filename = context.options.take_str("filename")?.unwrap_or_else(|| "null-co://".to_owned());
+        let latency = context.options.take_size("latency-ns")?.unwrap_or(0);
         context.finish()?;
-        Ok(Opened::new(Arc::new(NullNode::new(len, zeroes, context.read_only())), filename))
+        let mut node = NullNode::new(len, zeroes, context.read_only());
+        node.driver = self.name();
+        node.latency = Duration::from_nanos(latency);
+        let filename = node.info().filename;
+        Ok(Opened::new(Arc::new(node), filename))
     }
 }
