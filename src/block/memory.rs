@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::lock;
-use super::node::{BlockNode, Extent, IoResult};
+use super::node::{BlockNode, Extent, IoResult, NodeInfo};
 
 /// The disk that it is on is full then.
 const MAX_BYTES: u64 = 64 << 20;
@@ -119,6 +119,11 @@ impl BlockNode for MemoryNode {
 
     fn extent(&self, offset: u64, len: u64) -> IoResult<(Extent, u64)> {
         Ok((Extent { allocated: true, data: true, offset: Some(offset), ..Extent::default() }, len.max(1)))
+    }
+
+    /// As a file: what was never written reads as zeros.
+    fn info(&self) -> NodeInfo {
+        NodeInfo { driver: "file", ..NodeInfo::default() }
     }
 
     fn truncate(&self, len: u64) -> IoResult<()> {

@@ -2,7 +2,8 @@
 //! holds.
 
 pub mod create;
-pub mod debug;
+pub mod crypto;
+mod debug;
 pub mod dirty;
 pub mod driver;
 mod error;

@@ -1,6 +1,6 @@
 //! Makes empty images, laid out as QEMU does: header, refcount table, first refcount block, L1 table.
 
-use super::header::{Compression, Header, compatible, feature_names, incompatible};
+use super::header::{Compression, Header, autoclear, compatible, feature_names, incompatible};
 use crate::block::error::OpenError;
 use crate::block::node::{BlockNode, IoResult};
 
@@ -23,6 +23,10 @@ pub struct CreateOptions {
     pub compression: Compression,
     /// Name and format of the backing file.
     pub backing: Option<(String, Option<String>)>,
+    /// Name of the external data file.
+    pub data_file: Option<String>,
+    /// It is a raw image by itself.
+    pub data_file_raw: bool,
 }
 
 impl CreateOptions {
@@ -38,6 +42,8 @@ impl CreateOptions {
             extended_l2: false,
             compression: Compression::Zlib,
             backing: None,
+            data_file: None,
+            data_file_raw: false,
         }
     }
 
@@ -81,17 +87,32 @@ impl CreateOptions {
                 );
             }
         }
+        if self.data_file_raw && self.data_file.is_none() {
+            return invalid("data-file-raw requires data-file");
+        }
+        if self.data_file_raw && self.backing.is_some() {
+            return invalid("Backing file and data-file-raw cannot be used at the same time");
+        }
+        if self.data_file.is_some() && self.version < 3 {
+            return invalid(
+                "External data files are only supported with compatibility level 1.1 and above (use version=v3 or \
+                 greater)",
+            );
+        }
         if self.backing.as_ref().is_some_and(|(name, _)| name.len() > 1023) {
             return invalid("Backing file name is too long");
         }
         Ok(())
     }
 
-    fn header(&self) -> Header {
+    pub(super) fn header(&self) -> Header {
         let cluster_bits = self.cluster_size.trailing_zeros();
         let mut incompatible_bits = 0;
         if self.compression != Compression::Zlib {
             incompatible_bits |= incompatible::COMPRESSION;
+        }
+        if self.data_file.is_some() {
+            incompatible_bits |= incompatible::DATA_FILE;
         }
         if self.extended_l2 {
             incompatible_bits |= incompatible::EXTENDED_L2;
@@ -113,13 +134,13 @@ impl CreateOptions {
             snapshots_offset: 0,
             incompatible: incompatible_bits,
             compatible: if self.lazy_refcounts { compatible::LAZY_REFCOUNTS } else { 0 },
-            autoclear: 0,
+            autoclear: if self.data_file_raw { autoclear::RAW_DATA } else { 0 },
             refcount_order: self.refcount_bits.trailing_zeros(),
             header_length: if self.version >= 3 { 112 } else { 72 },
             compression: self.compression,
             backing_file,
             backing_format,
-            data_file: None,
+            data_file: self.data_file.clone(),
             extensions: if self.version >= 3 { vec![feature_names()] } else { Vec::new() },
         }
     }

@@ -2,41 +2,40 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::create::CreateOptions as Plan;
 use super::header::{Compression, compatible, incompatible};
-use super::{Image, OpenOptions, create as layout, read_header};
+use super::{Image, Nodes, OpenOptions, amend, create as layout, measure, read_header};
 use crate::block::create::{self, CreateOption, CreateOptions, OptionKind, Preallocation};
+use crate::block::dirty::DirtyBits;
 use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
-use crate::block::image::{CheckReport, Details, ImageOps, Repair};
+use crate::block::image::{BitmapInfo, CheckReport, Details, ImageOps, Measure, MeasureSource, Repair, SnapshotInfo};
 use crate::block::keys::{KeyKind, Keys};
 use crate::block::node::{BlockNode, IoResult};
 
 /// `qcow2`.
 pub struct Qcow2;
 
-/// QEMU's options that this version does not have.
-const REFUSED: &[&str] =
-    &["l2-cache-size", "refcount-cache-size", "cache-size", "l2-cache-entry-size", "cache-clean-interval"];
-
 /// What its nodes take.
 const KEYS: Keys = &[
     ("file", KeyKind::Node),
     ("backing", KeyKind::Node),
-    ("data-file", KeyKind::Refused),
+    ("data-file", KeyKind::Node),
     ("lazy-refcounts", KeyKind::Switch),
-    ("pass-discard-request", KeyKind::Refused),
-    ("pass-discard-snapshot", KeyKind::Refused),
-    ("pass-discard-other", KeyKind::Refused),
-    ("discard-no-unref", KeyKind::Refused),
+    ("pass-discard-request", KeyKind::Switch),
+    ("pass-discard-snapshot", KeyKind::Switch),
+    ("pass-discard-other", KeyKind::Switch),
+    ("discard-no-unref", KeyKind::Switch),
     ("cache-size", KeyKind::Size),
     ("l2-cache-size", KeyKind::Size),
     ("l2-cache-entry-size", KeyKind::Size),
     ("refcount-cache-size", KeyKind::Size),
     ("cache-clean-interval", KeyKind::Integer),
-    ("overlap-check", KeyKind::Refused),
-    ("encrypt", KeyKind::Refused),
+    ("overlap-check", KeyKind::Object),
+    ("encrypt", KeyKind::Object),
 ];
 
 impl Driver for Qcow2 {
@@ -60,23 +59,31 @@ impl Driver for Qcow2 {
 
     fn open(&self, context: &mut OpenContext<'_>) -> Result<Opened, OpenError> {
         let file = context.file()?;
-        for key in REFUSED {
-            if context.options.take_size(key)?.is_some() {
-                return Err(OpenError::Unsupported(format!("The qcow2 option '{key}'")));
-            }
-        }
-        if context.options.take_bool("lazy-refcounts")?.unwrap_or(false) {
-            return Err(OpenError::Unsupported("lazy-refcounts=on".to_owned()));
-        }
+        let mut open = OpenOptions::take(&mut context.options)?;
         let header = read_header(file.node.as_ref())?;
         let read_only = context.read_only() || file.node.info().read_only;
         context.share(&file.node, true)?;
         let backing =
             context.backing(&file.filename, header.backing_file.as_deref(), header.backing_format.as_deref())?;
+        let data = match &header.data_file {
+            _ if header.incompatible & incompatible::DATA_FILE == 0 => context.child("data-file", false)?,
+            name => {
+                if let Some(name) = name.as_deref().filter(|_| context.options.peek("data-file").is_none()) {
+                    let name = crate::block::backing_path(&file.filename, name);
+                    context.options.insert_missing("data-file.filename", name);
+                }
+                context.child("data-file", false)?
+            }
+        };
+        if let Some(data) = &data {
+            context.share(&data.node, true)?;
+        }
         context.finish()?;
-        let open = OpenOptions { read_only, unmap: context.unmap, for_check: context.for_check() };
+        (open.read_only, open.unmap, open.for_check) = (read_only, context.unmap, context.for_check());
         let below = backing.as_ref().map(|image| Arc::clone(&image.node));
-        let image = Image::open(Arc::clone(&file.node), below, open)?;
+        let nodes =
+            Nodes { file: Arc::clone(&file.node), backing: below, data: data.map(|data| Arc::clone(&data.node)) };
+        let image = Image::assemble(nodes, open, context.objects())?;
         let mut opened = Opened::new(Arc::new(image), file.filename).over(file.node);
         (opened.backing, opened.backing_name) = (backing, header.backing_file);
         Ok(opened)
@@ -102,6 +109,8 @@ const OPTIONS: &[CreateOption] = &[
     CreateOption::new("compat", OptionKind::Text, "Compatibility level (v2 [0.10] or v3 [1.1])"),
     create::BACKING_FILE,
     create::BACKING_FMT,
+    CreateOption::new("data_file", OptionKind::Text, "File name of an external data file"),
+    CreateOption::new("data_file_raw", OptionKind::Switch, "The external data file must stay valid as a raw image"),
     CreateOption::new("lazy_refcounts", OptionKind::Switch, "Postpone refcount updates").default("off"),
     CreateOption::new("refcount_bits", OptionKind::Number, "Width of a reference count entry in bits").default("16"),
 ];
@@ -116,19 +125,54 @@ impl Creation for Qcow2 {
     }
 
     fn create(&self, filename: &str, options: &CreateOptions, place: &mut CreatePlace) -> Result<(), OpenError> {
-        let preallocation = options.preallocation(PREALLOCATION)?;
         let plan = plan(options)?;
         plan.validate()?;
+        let preallocation = match options.preallocation(PREALLOCATION)? {
+            // The tables of a raw data file say that everything is in it.
+            Preallocation::Off if plan.data_file_raw => Preallocation::Metadata,
+            other => other,
+        };
+        let data = plan.data_file.clone().map(|name| make_data_file(&name, options, place)).transpose()?;
         let file = place.file(filename, options)?;
         layout::create(file.as_ref(), &plan)?;
         if preallocation == Preallocation::Off {
             return Ok(());
         }
-        let image = Image::open(Arc::clone(&file), None, OpenOptions::default())?;
-        let failed = || OpenError::io("Could not write to image");
-        image.preallocate(&mut |offset, len| file.preallocate(offset, len, preallocation)).map_err(failed())?;
-        image.flush().map_err(failed())
+        if let Some(data) = data.as_ref().filter(|_| plan.data_file_raw) {
+            data.truncate(plan.size).map_err(OpenError::io("Could not resize the data file"))?;
+        }
+        let nodes = Nodes { file, backing: None, data };
+        let image = Image::assemble(nodes, OpenOptions::default(), &place.opener.objects)?;
+        image.preallocate_all(preallocation).map_err(OpenError::io("Could not write to image"))
     }
+
+    fn measure(&self, options: &CreateOptions, source: &mut MeasureSource<'_>) -> Result<Measure, OpenError> {
+        let plan = plan(options)?;
+        plan.validate()?;
+        measure::measure(&plan, options.preallocation(PREALLOCATION)?, 0, source)
+    }
+}
+
+/// The file that an image's data goes to: made anew, empty.
+fn make_data_file(
+    name: &str,
+    options: &CreateOptions,
+    place: &mut CreatePlace,
+) -> Result<Arc<dyn BlockNode>, OpenError> {
+    let mut plain = options.clone();
+    plain.set("size", "0");
+    place.file(name, &plain)
+}
+
+/// The bitmaps, as JSON has them.
+fn bitmaps_value(bitmaps: &[BitmapInfo]) -> Value {
+    let flags = |bitmap: &BitmapInfo| -> Vec<&str> {
+        [(bitmap.in_use, "in-use"), (bitmap.auto, "auto")].iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect()
+    };
+    bitmaps
+        .iter()
+        .map(|bitmap| json!({"flags": flags(bitmap), "name": bitmap.name, "granularity": bitmap.granularity}))
+        .collect()
 }
 
 fn plan(options: &CreateOptions) -> Result<Plan, OpenError> {
@@ -150,6 +194,8 @@ fn plan(options: &CreateOptions) -> Result<Plan, OpenError> {
     plan.refcount_bits = options.number("refcount_bits").and_then(|bits| u32::try_from(bits).ok()).unwrap_or(0);
     plan.extended_l2 = options.is_on("extended_l2");
     plan.lazy_refcounts = options.is_on("lazy_refcounts");
+    plan.data_file = options.given("data_file").map(str::to_owned);
+    plan.data_file_raw = options.is_on("data_file_raw");
     let format = options.get("backing_fmt").map(str::to_owned);
     plan.backing = options.get("backing_file").map(|name| (name.to_owned(), format.clone()));
     if plan.backing.is_none() && format.is_some() {
@@ -170,6 +216,14 @@ impl ImageOps for Image {
         }
         specific.push(("refcount-bits", (1_u64 << header.refcount_order).into()));
         if header.version >= 3 {
+            let bitmaps = self.bitmap_infos();
+            if let Some(name) = &header.data_file {
+                specific.insert(specific.len() - 2, ("data-file", name.as_str().into()));
+                specific.insert(specific.len() - 2, ("data-file-raw", self.data_is_raw.into()));
+            }
+            if !bitmaps.is_empty() {
+                specific.insert(specific.len() - 1, ("bitmaps", bitmaps_value(&bitmaps)));
+            }
             specific.push(("corrupt", (header.incompatible & incompatible::CORRUPT != 0).into()));
             specific.push(("extended-l2", header.extended_l2().into()));
         }
@@ -197,5 +251,82 @@ impl ImageOps for Image {
 
     fn write_compressed(&self, offset: u64, data: &[u8]) -> IoResult<()> {
         self.write_packed(offset, data)
+    }
+
+    fn create_snapshot(&self, wanted: &SnapshotInfo) -> IoResult<SnapshotInfo> {
+        self.take_snapshot(wanted)
+    }
+
+    fn apply_snapshot(&self, id_or_name: &str) -> Result<(), OpenError> {
+        self.go_to_snapshot(id_or_name)
+    }
+
+    fn delete_snapshot(&self, id_or_name: &str) -> Result<(), OpenError> {
+        self.drop_snapshot(id_or_name)
+    }
+
+    fn load_snapshot(&self, id_or_name: &str) -> Result<(), OpenError> {
+        self.read_snapshot(id_or_name)
+    }
+
+    fn resize(&self, size: u64, how: Preallocation, shrink: bool) -> Result<(), OpenError> {
+        self.check_writable(0, 0).map_err(OpenError::io("Failed to resize the image"))?;
+        if size < self.disk_size() && !shrink {
+            return Err(OpenError::Invalid("Use the --shrink option to perform a shrink operation.".to_owned()));
+        }
+        self.resize_to(size, how)
+    }
+
+    fn make_empty(&self) -> IoResult<()> {
+        self.drop_all()
+    }
+
+    fn change_backing_file(&self, name: Option<&str>, format: Option<&str>) -> IoResult<()> {
+        self.record_backing(name, format)
+    }
+
+    fn amend_options(&self) -> &'static [CreateOption] {
+        amend::OPTIONS
+    }
+
+    fn amend(
+        &self,
+        options: &CreateOptions,
+        _force: bool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), OpenError> {
+        self.amend_by(options, progress)
+    }
+
+    fn can_have_bitmaps(&self) -> bool {
+        self.header().version >= 3
+    }
+
+    fn bitmaps(&self) -> IoResult<Vec<BitmapInfo>> {
+        Ok(self.bitmap_infos())
+    }
+
+    fn add_bitmap(&self, name: &str, granularity: u64, enabled: bool) -> Result<(), OpenError> {
+        self.new_bitmap(name, granularity, enabled)
+    }
+
+    fn remove_bitmap(&self, name: &str) -> Result<(), OpenError> {
+        self.delete_bitmap(name)
+    }
+
+    fn clear_bitmap(&self, name: &str) -> Result<(), OpenError> {
+        self.change_bitmap(name, DirtyBits::clear)
+    }
+
+    fn enable_bitmap(&self, name: &str, on: bool) -> Result<(), OpenError> {
+        self.switch_bitmap(name, on)
+    }
+
+    fn bitmap_bits(&self, name: &str) -> Result<DirtyBits, OpenError> {
+        self.copy_bitmap(name)
+    }
+
+    fn merge_bitmap(&self, name: &str, bits: &DirtyBits) -> Result<(), OpenError> {
+        self.change_bitmap(name, |own| own.merge(bits))
     }
 }

@@ -1,5 +1,7 @@
 //! L2 entries (qcow2.rst, "L2 table entry" and "Extended L2 Entries").
 
+use super::Geometry;
+
 /// Bit 63: the refcount is exactly one.
 pub(super) const COPIED: u64 = 1 << 63;
 /// Bit 62: a compressed cluster.
@@ -37,15 +39,16 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// A cluster of our own.
-    pub(super) fn owned(host: u64, extended: bool) -> Self {
-        Self { word: host | COPIED, bitmap: if extended { ALL_ALLOCATED } else { 0 } }
+    /// A cluster of our own with a bitmap (standard tables: 0).
+    pub(super) fn owned(host: u64, bitmap: u64) -> Self {
+        Self { word: host | COPIED, bitmap }
     }
 
-    /// Where the cluster is, if it has a place of its own.
-    pub(super) fn host(self) -> Option<u64> {
+    /// Where the cluster is, if it has a place of its own. In an external data file offset 0 is a place, if the flag
+    /// says so.
+    pub(super) fn host(self, g: Geometry) -> Option<u64> {
         let host = self.word & OFFSET;
-        (self.word & COMPRESSED == 0 && host != 0).then_some(host)
+        (self.word & COMPRESSED == 0 && (host != 0 || g.external && self.copied())).then_some(host)
     }
 
     pub(super) fn copied(self) -> bool {
@@ -57,22 +60,33 @@ impl Entry {
     }
 
     /// What subcluster `sub` is; `sub` is 0 in standard tables.
-    pub(super) fn kind(self, extended: bool, version: u32, sub: u64) -> Kind {
+    pub(super) fn kind(self, g: Geometry, sub: u64) -> Kind {
         if self.compressed() {
             return Kind::Compressed;
         }
-        if extended {
+        if g.extended {
             let (allocated, zero) = (self.bitmap >> sub & 1 != 0, self.bitmap >> (sub + 32) & 1 != 0);
-            return match self.host() {
+            return match self.host(g) {
                 _ if zero => Kind::Zero,
                 Some(host) if allocated => Kind::Normal(host),
                 _ => Kind::Unallocated,
             };
         }
-        if version >= 3 && self.word & ZERO != 0 {
+        if g.version >= 3 && self.word & ZERO != 0 {
             return Kind::Zero;
         }
-        self.host().map_or(Kind::Unallocated, Kind::Normal)
+        self.host(g).map_or(Kind::Unallocated, Kind::Normal)
+    }
+
+    /// Bits of the subclusters that hold data; for standard and compressed entries all or none.
+    pub(super) fn data_bits(self, g: Geometry) -> u64 {
+        match self.kind(g, 0) {
+            _ if g.extended && !self.compressed() && self.host(g).is_some() => {
+                self.bitmap & ALL_ALLOCATED & !(self.bitmap >> 32)
+            }
+            Kind::Normal(_) | Kind::Compressed => ALL_ALLOCATED,
+            _ => 0,
+        }
     }
 
     /// Where a compressed cluster is and how many bytes may be in it.
@@ -97,6 +111,18 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::format::qcow2::header::Compression;
+
+    fn geometry(version: u32, extended: bool, external: bool) -> Geometry {
+        Geometry {
+            version,
+            cluster_bits: 16,
+            l2_bits: if extended { 12 } else { 13 },
+            extended,
+            external,
+            compression: Compression::Zlib,
+        }
+    }
 
     #[test]
     fn packed_places_survive_the_entry() {
@@ -110,7 +136,22 @@ mod tests {
     #[test]
     fn version_two_has_no_zero_flag() {
         let entry = Entry { word: 0x50001, bitmap: 0 };
-        assert_eq!(entry.kind(false, 3, 0), Kind::Zero);
-        assert_eq!(entry.kind(false, 2, 0), Kind::Normal(0x50000));
+        assert_eq!(entry.kind(geometry(3, false, false), 0), Kind::Zero);
+        assert_eq!(entry.kind(geometry(2, false, false), 0), Kind::Normal(0x50000));
+    }
+
+    #[test]
+    fn offset_zero_is_a_place_in_an_external_data_file() {
+        let entry = Entry { word: COPIED, bitmap: 0 };
+        assert_eq!(entry.kind(geometry(3, false, true), 0), Kind::Normal(0));
+        assert_eq!(entry.kind(geometry(3, false, false), 0), Kind::Unallocated);
+    }
+
+    #[test]
+    fn subclusters_with_both_bits_read_as_zeros() {
+        let entry = Entry { word: 0x50000 | COPIED, bitmap: 0b11 | 0b10 << 32 };
+        let g = geometry(3, true, false);
+        assert_eq!([0, 1, 2].map(|sub| entry.kind(g, sub)), [Kind::Normal(0x50000), Kind::Zero, Kind::Unallocated]);
+        assert_eq!(entry.data_bits(g), 1);
     }
 }

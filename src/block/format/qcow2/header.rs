@@ -12,7 +12,8 @@ pub const V2_BYTES: usize = 72;
 const V3_BYTES: usize = 104;
 
 const MAX_L1_BYTES: u64 = 32 << 20;
-const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
+/// QEMU opens no larger table.
+pub(super) const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
 const MAX_SNAPSHOTS: u32 = 65536;
 const MAX_BACKING_NAME: u32 = 1023;
 

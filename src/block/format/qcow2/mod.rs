@@ -2,49 +2,72 @@
 //!
 //! Guests rely on three things: a flush makes all earlier writes last; after a kill or a power cut at any moment the
 //! image opens and holds at least what was flushed (clusters may leak, nothing else may be wrong); and other programs
-//! read the image. The order of writes in [`Image::commit`] gives the second: content and reference counts first,
-//! then what points at them, then the counts that fall. `tests.rs` cuts the log of writes at every place.
+//! read the image. Two mechanisms give the second: `commit` orders the writes of a running image, and `switch` builds
+//! what whole operations change (snapshots, sizes, widths) beside the old state and enters it by one write of the
+//! header. `tests` cuts the log of writes at every place.
 //!
-//! Locks: `gate` is held shared by everything that uses host offsets it looked up, and exclusively while clusters
-//! become free; `meta` guards the tables and is taken after it.
-//!
-//! Refused by name: encryption, external data files. Persistent bitmaps are marked as inconsistent
-//! when the image is opened for writing, as the specification tells programs that do not know them.
+//! Locks, in their order: `flushes` for whoever changes what the file holds; `gate`, held shared by everything that
+//! uses host offsets it looked up, and exclusively to wait for all of those; `meta`, the tables.
 
+mod amend;
+mod bitmap;
 mod cache;
 mod check;
+mod commit;
 mod compress;
+mod counts;
 pub mod create;
+mod crypt;
 mod driver;
 mod entry;
 pub mod header;
+mod measure;
 mod meta;
+mod options;
+mod overlap;
+mod packed;
+mod read;
 mod refcount;
+mod references;
+mod repair;
+mod resize;
 mod snapshot;
+mod snapshot_table;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod write;
+mod zero;
 
-use std::io;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
 
+use crate::block::crypto::Secrets;
 use crate::block::error::OpenError;
-use crate::block::image::{ImageOps, Repair};
+use crate::block::image::ImageOps;
 use crate::block::lock;
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
-use entry::Kind;
+use bitmap::Bitmaps;
+use commit::Flushes;
+use crypt::Crypt;
 use header::{Compression, Header, incompatible};
 use meta::Meta;
+use overlap::Guard;
+use read::{Run, Unpacked};
 
 pub use driver::Qcow2;
+pub use options::{CacheSizes, OpenOptions, PassDiscard};
+pub use overlap::OverlapCheck;
 
-/// Sizes that follow from the header and never change while the image is open.
+/// Sizes that follow from the header.
 #[derive(Clone, Copy, Debug)]
 struct Geometry {
     version: u32,
     cluster_bits: u32,
     l2_bits: u32,
     extended: bool,
+    /// Guest data is in another file.
+    external: bool,
     compression: Compression,
 }
 
@@ -55,6 +78,7 @@ impl Geometry {
             cluster_bits: header.cluster_bits,
             l2_bits: header.l2_bits(),
             extended: header.extended_l2(),
+            external: header.incompatible & incompatible::DATA_FILE != 0,
             compression: header.compression,
         }
     }
@@ -77,42 +101,53 @@ impl Geometry {
     }
 }
 
-/// How an image is opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct OpenOptions {
-    /// No writes at all.
-    pub read_only: bool,
-    /// The guest's discards free clusters.
-    pub unmap: bool,
-    /// Open an image that is marked as damaged, to read or check it.
-    pub for_check: bool,
+/// The nodes that an image is made of.
+#[derive(Clone)]
+pub struct Nodes {
+    /// Header, tables and, unless there is a data file, data.
+    pub file: Arc<dyn BlockNode>,
+    /// What the header's backing file is, if the caller wants it.
+    pub backing: Option<Arc<dyn BlockNode>>,
+    /// The external data file, if the header asks for one.
+    pub data: Option<Arc<dyn BlockNode>>,
+}
+
+impl Nodes {
+    /// One file and nothing else.
+    #[must_use]
+    pub fn file(file: Arc<dyn BlockNode>) -> Self {
+        Self { file, backing: None, data: None }
+    }
 }
 
 /// An open qcow2 image.
 pub struct Image {
     file: Arc<dyn BlockNode>,
+    data: Option<Arc<dyn BlockNode>>,
+    data_is_raw: bool,
     backing: Option<Arc<dyn BlockNode>>,
-    geometry: Geometry,
+    /// Of the version only [`Image::geometry`] knows: `amend` changes it.
+    fixed: Geometry,
+    version: AtomicU32,
+    size: AtomicU64,
     options: OpenOptions,
+    lazy: bool,
+    crypt: Option<Crypt>,
+    flushes: Flushes,
     gate: RwLock<()>,
     meta: Mutex<Meta>,
-    /// The cluster that was unpacked last, by its L2 word.
-    unpacked: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
-}
-
-/// What a run of guest bytes is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Run {
-    Unallocated,
-    Zero,
-    Host(u64),
-    Compressed(entry::Entry),
+    /// Something in [`Meta::busy`] ended.
+    idle: Condvar,
+    unpacked: Mutex<Unpacked>,
+    bitmaps: Mutex<Bitmaps>,
+    /// Read-modify-write of encrypted sectors.
+    sectors: Mutex<()>,
 }
 
 /// The image contradicts itself.
-fn corrupt(text: String) -> io::Error {
+fn corrupt(text: String) -> std::io::Error {
     log::warn!("qcow2: {text}");
-    io::Error::from_raw_os_error(5) // EIO
+    std::io::Error::from_raw_os_error(5) // EIO
 }
 
 /// Reads and validates the header of a file.
@@ -135,7 +170,7 @@ pub fn read_header(file: &dyn BlockNode) -> Result<Header, OpenError> {
 }
 
 impl Image {
-    /// Opens an image. `backing` is the node for the header's backing file, if the caller wants one.
+    /// Opens an image that is in one file and not encrypted.
     ///
     /// # Errors
     /// QEMU's text for what is wrong.
@@ -144,66 +179,69 @@ impl Image {
         backing: Option<Arc<dyn BlockNode>>,
         options: OpenOptions,
     ) -> Result<Self, OpenError> {
+        Self::assemble(Nodes { file, backing, data: None }, options, &crate::block::crypto::NoSecrets)
+    }
+
+    /// Opens an image.
+    ///
+    /// # Errors
+    /// QEMU's text for what is wrong.
+    pub fn assemble(nodes: Nodes, options: OpenOptions, secrets: &dyn Secrets) -> Result<Self, OpenError> {
+        let Nodes { file, backing, data } = nodes;
         let header = read_header(file.as_ref())?;
-        if header.crypt_method != 0 {
-            let method = if header.crypt_method == 1 { "AES-CBC" } else { "LUKS" };
-            return Err(OpenError::Unsupported(format!("{method} encryption of qcow2 images")));
+        if header.incompatible & incompatible::DATA_FILE != 0 && data.is_none() && !options.for_check {
+            return Err(OpenError::Invalid("'data-file' is required for this image".to_owned()));
         }
-        if header.incompatible & incompatible::DATA_FILE != 0 {
-            return Err(OpenError::Unsupported("An external data file of a qcow2 image".to_owned()));
+        if header.incompatible & incompatible::DATA_FILE == 0 && data.is_some() {
+            return Err(OpenError::Invalid(
+                "'data-file' can only be set for images with an external data file".to_owned(),
+            ));
         }
         if header.incompatible & incompatible::CORRUPT != 0 && !options.read_only && !options.for_check {
             return Err(OpenError::Image("qcow2: Image is corrupt; cannot be opened read/write".to_owned()));
         }
-        let geometry = Geometry::of(&header);
-        let meta = Meta::load(file.as_ref(), header, geometry)?;
+        let fixed = Geometry::of(&header);
+        let caches = options::Caches::of(&options.caches, fixed, header.size)?;
+        let crypt = Crypt::open(file.as_ref(), &header, &options, secrets)?;
+        let bitmaps = Bitmaps::load(file.as_ref(), &header, options.read_only)?;
+        let lazy = header.version >= 3
+            && options.lazy_refcounts.unwrap_or(header.compatible & header::compatible::LAZY_REFCOUNTS != 0);
+        if options.lazy_refcounts == Some(true) && header.version < 3 {
+            return Err(OpenError::Invalid(
+                "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level".to_owned(),
+            ));
+        }
         let image = Self {
+            data_is_raw: header.autoclear & header::autoclear::RAW_DATA != 0 && data.is_some(),
+            version: AtomicU32::new(header.version),
+            size: AtomicU64::new(header.size),
+            meta: Mutex::new(Meta::load(file.as_ref(), header, fixed, &caches, Guard::new(options.overlap))?),
             file,
+            data,
             backing,
-            geometry,
+            fixed,
             options,
+            lazy,
+            crypt,
+            flushes: Flushes::default(),
             gate: RwLock::new(()),
-            meta: Mutex::new(meta),
-            unpacked: Mutex::new(None),
+            idle: Condvar::new(),
+            unpacked: Mutex::new(Unpacked::default()),
+            bitmaps: Mutex::new(bitmaps),
+            sectors: Mutex::new(()),
         };
-        if !options.read_only && !options.for_check {
+        if !image.options.read_only && !image.options.for_check {
             image.prepare_for_writing()?;
         }
         Ok(image)
     }
 
-    /// What must be put right before the first write: features that we do not keep up, and counts of an image that
-    /// was not closed.
-    fn prepare_for_writing(&self) -> Result<(), OpenError> {
-        let (dirty, stale) = {
-            let meta = lock(&self.meta);
-            (meta.header.incompatible & incompatible::DIRTY != 0, meta.header.autoclear != 0)
-        };
-        if dirty {
-            let failed = || OpenError::Image("Could not repair dirty image: Input/output error".to_owned());
-            let report = self.check_tables(Some(Repair::All)).map_err(|_| failed())?;
-            for message in &report.messages {
-                log::warn!("{message}");
-            }
-            if report.corruptions > 0 {
-                return Err(failed());
-            }
-        }
-        if dirty || stale {
-            let mut meta = lock(&self.meta);
-            meta.header.incompatible &= !incompatible::DIRTY;
-            meta.header.autoclear = 0;
-            self.write_features(&meta).map_err(OpenError::io("Could not update qcow2 header"))?;
-        }
-        Ok(())
+    fn geometry(&self) -> Geometry {
+        Geometry { version: self.version.load(Ordering::Relaxed), ..self.fixed }
     }
 
-    /// Stores the feature bits, on stable storage.
-    fn write_features(&self, meta: &Meta) -> IoResult<()> {
-        let mut bits = meta.header.incompatible.to_be_bytes().to_vec();
-        bits.extend(meta.header.compatible.to_be_bytes());
-        bits.extend(meta.header.autoclear.to_be_bytes());
-        self.file.write_at(72, &bits, true)
+    fn disk_size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
     }
 
     /// A copy of the header as it is now.
@@ -215,171 +253,118 @@ impl Image {
     /// Bytes of a cluster.
     #[must_use]
     pub fn cluster_size(&self) -> u64 {
-        self.geometry.cluster()
+        self.fixed.cluster()
+    }
+
+    /// Where the guest's data is.
+    fn data(&self) -> &dyn BlockNode {
+        self.data.as_ref().map_or(self.file.as_ref(), |data| data.as_ref())
     }
 
     fn bounds(&self, offset: u64, len: u64) -> IoResult<()> {
-        let size = lock(&self.meta).header.size;
         match offset.checked_add(len) {
-            Some(end) if end <= size => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(end) if end <= self.disk_size() => Ok(()),
+            _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
         }
-    }
-
-    /// What the bytes at `offset` are and for how many of at most `len` that holds.
-    fn map(&self, meta: &mut Meta, offset: u64, len: u64) -> IoResult<(Run, u64)> {
-        let g = self.geometry;
-        let unit = g.unit();
-        let run_at = |meta: &mut Meta, at: u64| -> IoResult<Option<Run>> {
-            let Some(place) = meta.entry_place(at)? else { return Ok(None) };
-            let entry = meta.entry(self.file.as_ref(), place)?;
-            Ok(Some(match entry.kind(g.extended, g.version, g.in_cluster(at) / unit) {
-                Kind::Unallocated => Run::Unallocated,
-                Kind::Zero => Run::Zero,
-                Kind::Normal(host) if host & (g.cluster() - 1) != 0 => {
-                    return Err(self.mark_corrupt(
-                        meta,
-                        &format!("Cluster allocation offset {host:#x} unaligned (L2 offset: {place:#x})"),
-                    ));
-                }
-                Kind::Normal(host) => Run::Host(host + g.in_cluster(at)),
-                Kind::Compressed => Run::Compressed(entry),
-            }))
-        };
-        let Some(first) = run_at(meta, offset)? else {
-            let table = g.cluster() << g.l2_bits;
-            return Ok((Run::Unallocated, len.min(table - offset % table)));
-        };
-        let mut end = (offset / unit + 1) * unit;
-        if matches!(first, Run::Compressed(_)) {
-            end = (offset / g.cluster() + 1) * g.cluster();
-            return Ok((first, len.min(end - offset)));
-        }
-        while end - offset < len {
-            let next = run_at(meta, end)?;
-            let same = match (first, next) {
-                (Run::Host(host), Some(Run::Host(next))) => next == host + (end - offset),
-                (Run::Unallocated, Some(Run::Unallocated)) | (Run::Zero, Some(Run::Zero)) => true,
-                _ => false,
-            };
-            if !same {
-                break;
-            }
-            end += unit;
-        }
-        Ok((first, len.min(end - offset)))
     }
 
     /// Marks the image so that no one writes to it before it is repaired, and returns the error for the request.
-    fn mark_corrupt(&self, meta: &mut Meta, what: &str) -> io::Error {
+    fn mark_corrupt(&self, meta: &mut Meta, what: &str) -> std::io::Error {
         if !meta.corrupt {
             meta.corrupt = true;
             log::error!("qcow2: Marking image as corrupt: {what}; further corruption events will be suppressed");
-            if !self.options.read_only && self.geometry.version >= 3 {
+            if !self.options.read_only && self.geometry().version >= 3 {
                 meta.header.incompatible |= incompatible::CORRUPT;
                 // The request fails in any case, and later ones are refused in memory.
                 let _ = self.write_features(meta);
             }
         }
-        io::Error::from_raw_os_error(5) // EIO
+        std::io::Error::from_raw_os_error(5) // EIO
     }
 
-    fn read_run(&self, run: Run, offset: u64, buf: &mut [u8]) -> IoResult<()> {
-        match run {
-            Run::Zero => buf.fill(0),
-            Run::Host(host) => self.file.read_at(host, buf)?,
-            Run::Unallocated => self.read_backing(offset, buf)?,
-            Run::Compressed(entry) => {
-                let cluster = self.unpack(entry)?;
-                let at = usize::try_from(self.geometry.in_cluster(offset)).unwrap_or(0);
-                buf.copy_from_slice(&cluster[at..at + buf.len()]);
-            }
-        }
-        Ok(())
+    /// A data cluster's place is none.
+    fn unaligned(&self, meta: &mut Meta, offset: u64, host: u64) -> std::io::Error {
+        let g = self.geometry();
+        let table = meta.l1_entry(offset) & entry::OFFSET;
+        let index = offset >> g.cluster_bits & ((1 << g.l2_bits) - 1);
+        let text =
+            format!("Cluster allocation offset {host:#x} unaligned (L2 offset: {table:#x}, L2 index: {index:#x})");
+        self.mark_corrupt(meta, &text)
     }
 
-    fn read_backing(&self, offset: u64, buf: &mut [u8]) -> IoResult<()> {
-        let Some(backing) = &self.backing else {
-            buf.fill(0);
-            return Ok(());
-        };
-        let inside = backing.len()?.saturating_sub(offset).min(buf.len() as u64);
-        let (head, tail) = buf.split_at_mut(usize::try_from(inside).unwrap_or(0));
-        tail.fill(0);
-        if head.is_empty() { Ok(()) } else { backing.read_at(offset, head) }
-    }
-
-    fn unpack(&self, entry: entry::Entry) -> IoResult<Arc<Vec<u8>>> {
-        if let Some((word, cluster)) = &*lock(&self.unpacked)
-            && *word == entry.word
-        {
-            return Ok(Arc::clone(cluster));
-        }
-        let (offset, len) = entry.packed(self.geometry.cluster_bits);
-        let mut packed = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?];
-        self.file.read_at(offset, &mut packed)?;
-        let mut cluster = vec![0; usize::try_from(self.geometry.cluster()).unwrap_or(0)];
-        compress::unpack(self.geometry.compression, &packed, &mut cluster)?;
-        let cluster = Arc::new(cluster);
-        *lock(&self.unpacked) = Some((entry.word, Arc::clone(&cluster)));
-        Ok(cluster)
+    /// Puts everything on the disk that an image needs to be closed.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn close(&self) -> IoResult<()> {
+        self.flush_all()?;
+        self.store_bitmaps()?;
+        let mut meta = lock(&self.meta);
+        self.mark_clean(&mut meta)
     }
 }
 
 impl BlockNode for Image {
     fn len(&self) -> IoResult<u64> {
-        Ok(lock(&self.meta).header.size)
+        Ok(self.disk_size())
     }
 
-    fn read_at(&self, mut offset: u64, mut buf: &mut [u8]) -> IoResult<()> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> IoResult<()> {
         self.bounds(offset, buf.len() as u64)?;
-        let _in_use = self.enter();
-        while !buf.is_empty() {
-            let (run, len) = self.map(&mut lock(&self.meta), offset, buf.len() as u64)?;
-            let (head, rest) = buf.split_at_mut(usize::try_from(len).unwrap_or(0));
-            self.read_run(run, offset, head)?;
-            offset += len;
-            buf = rest;
-        }
-        Ok(())
+        self.read_data(offset, buf)
     }
 
     fn write_at(&self, offset: u64, buf: &[u8], fua: bool) -> IoResult<()> {
         self.check_writable(offset, buf.len() as u64)?;
+        self.note_write(offset, buf.len() as u64);
         self.write_data(offset, buf)?;
         if fua { self.flush() } else { Ok(()) }
     }
 
     fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> IoResult<()> {
         self.check_writable(offset, len)?;
+        self.note_write(offset, len);
         self.zero_range(offset, len, may_unmap)
     }
 
     fn discard(&self, offset: u64, len: u64) -> IoResult<()> {
         self.check_writable(offset, len)?;
-        if self.options.unmap { self.discard_range(offset, len) } else { Ok(()) }
+        if !self.options.unmap {
+            return Ok(());
+        }
+        self.note_write(offset, len);
+        self.discard_range(offset, len)
     }
 
     fn flush(&self) -> IoResult<()> {
-        self.flush_all()
+        if self.options.read_only { Ok(()) } else { self.flush_all() }
     }
 
     fn extent(&self, offset: u64, len: u64) -> IoResult<(Extent, u64)> {
         self.bounds(offset, len)?;
         let _in_use = self.enter();
         let (run, len) = self.map(&mut lock(&self.meta), offset, len.max(1))?;
+        let offset = |host: Option<u64>| host.filter(|_| self.crypt.is_none());
         let extent = match run {
             Run::Unallocated => Extent { zero: self.backing.is_none(), ..Extent::default() },
-            Run::Zero => Extent { allocated: true, zero: true, ..Extent::default() },
-            Run::Host(host) => Extent { allocated: true, data: true, offset: Some(host), ..Extent::default() },
+            Run::Zero(host) => Extent { allocated: true, zero: true, offset: offset(host), ..Extent::default() },
+            Run::Host(host) => Extent { allocated: true, data: true, offset: offset(Some(host)), ..Extent::default() },
             Run::Compressed(_) => Extent { allocated: true, data: true, compressed: true, ..Extent::default() },
         };
         Ok((extent, len))
     }
 
+    fn allocated_bytes(&self) -> IoResult<u64> {
+        let data = self.data.as_ref().map_or(Ok(0), |data| data.allocated_bytes())?;
+        Ok(self.file.allocated_bytes()? + data)
+    }
+
     fn truncate(&self, len: u64) -> IoResult<()> {
         self.check_writable(0, 0)?;
-        self.resize(len)
+        self.set_size(len).map_err(|error| match error {
+            OpenError::Io { error, .. } => error,
+            other => std::io::Error::other(other.to_string()),
+        })
     }
 
     fn info(&self) -> NodeInfo {
@@ -392,16 +377,20 @@ impl BlockNode for Image {
 
     fn children(&self) -> Vec<(&'static str, Arc<dyn BlockNode>)> {
         let mut children = vec![("file", Arc::clone(&self.file))];
+        children.extend(self.data.iter().map(|data| ("data-file", Arc::clone(data))));
         children.extend(self.backing.iter().map(|backing| ("backing", Arc::clone(backing))));
         children
     }
 }
 
 impl Drop for Image {
-    /// Puts the tables on the disk; who must know whether that worked flushes before.
+    /// Puts the tables on the disk; who must know whether that worked closes before.
     fn drop(&mut self) {
-        if !self.options.read_only {
-            let _ = self.flush_all();
+        if !self.options.read_only
+            && !lock(&self.meta).corrupt
+            && let Err(error) = self.close()
+        {
+            log::error!("qcow2: {}: {}", self.file.info().filename, crate::host::reason(&error));
         }
     }
 }

@@ -6,15 +6,16 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::cache::SliceCache;
+use super::cache::{SLICE_BYTES, SliceCache};
+use super::counts::{self, Counts};
 use super::header::Header;
 use crate::block::node::{BlockNode, IoResult};
 
-/// Clean refcount slices that are kept at most, in bytes.
-const CACHE_BYTES: u64 = 2 << 20;
-
 /// A bit of a refcount table entry: where its block is.
 const BLOCK_MASK: u64 = 0xffff_ffff_ffff_fe00;
+
+/// The most that all counts take in memory at once: those of 32 TiB with the default sizes.
+const MAX_COUNT_BYTES: usize = 1 << 30;
 
 /// The refcount table, its blocks, and where to look for free clusters.
 #[derive(Debug)]
@@ -29,13 +30,15 @@ pub(super) struct Refcounts {
     cache: SliceCache,
     /// No cluster below this one is free.
     hint: u64,
+    /// Blocks that were made.
+    made: Vec<u64>,
     /// Ranges of clusters whose references are gone once what is written now is on the disk.
     retired: Vec<(u64, u64)>,
 }
 
 impl Refcounts {
     /// Reads the table.
-    pub(super) fn load(file: &dyn BlockNode, header: &Header) -> IoResult<Self> {
+    pub(super) fn load(file: &dyn BlockNode, header: &Header, cache_bytes: u64) -> IoResult<Self> {
         let len = (header.refcount_table_clusters as usize) << header.cluster_bits;
         let mut bytes = vec![0; len];
         file.read_at(header.refcount_table_offset, &mut bytes)?;
@@ -47,8 +50,9 @@ impl Refcounts {
             table_offset: header.refcount_table_offset,
             table_clusters: header.refcount_table_clusters,
             table_dirty: BTreeSet::new(),
-            cache: SliceCache::new(header.cluster_bits, CACHE_BYTES),
+            cache: SliceCache::new(SLICE_BYTES.min(1 << header.cluster_bits), cache_bytes),
             hint: 0,
+            made: Vec::new(),
             retired: Vec::new(),
         })
     }
@@ -60,11 +64,26 @@ impl Refcounts {
 
     /// The largest count.
     pub(super) fn max(&self) -> u64 {
-        if self.order == 6 { u64::MAX } else { (1 << (1 << self.order)) - 1 }
+        counts::max(self.order)
     }
 
     pub(super) fn table(&self) -> &[u64] {
         &self.table
+    }
+
+    /// Clusters that the table has room for.
+    pub(super) fn counted(&self) -> u64 {
+        (self.table.len() as u64) << self.block_bits()
+    }
+
+    /// `cluster` if a block counts it, else the first cluster that the next block counts.
+    pub(super) fn next_block(&self, cluster: u64) -> IoResult<u64> {
+        if self.block(cluster)?.is_some() {
+            return Ok(cluster);
+        }
+        let index = usize::try_from(cluster >> self.block_bits()).unwrap_or(usize::MAX);
+        let next = self.table.iter().skip(index.saturating_add(1)).position(|entry| *entry != 0);
+        Ok(next.map_or(u64::MAX, |skipped| ((index + 1 + skipped) as u64) << self.block_bits()))
     }
 
     pub(super) fn location(&self) -> (u64, u32) {
@@ -82,14 +101,7 @@ impl Refcounts {
 
     /// Where in its block the count of a cluster is: byte offset of its word, width in bytes, shift in it.
     fn place(&self, cluster: u64) -> (u64, usize, u32) {
-        let index = cluster & ((1 << self.block_bits()) - 1);
-        if self.order >= 3 {
-            let width = 1 << (self.order - 3);
-            return (index * width, usize::try_from(width).unwrap_or(8), 0);
-        }
-        let per_byte_bits = 3 - self.order;
-        let within = (index & ((1 << per_byte_bits) - 1)) as u32;
-        (index >> per_byte_bits, 1, within << self.order)
+        counts::place(self.order, cluster & ((1 << self.block_bits()) - 1))
     }
 
     /// The count of a cluster.
@@ -135,10 +147,10 @@ impl Refcounts {
         let first = (index as u64) << self.block_bits();
         let place = self.block_place(file, first, cluster)?;
         let offset = place << self.cluster_bits;
-        self.cache.forget(offset, 1 << self.cluster_bits);
-        file.zero(offset, 1 << self.cluster_bits, false)?;
+        self.clear_block(file, offset)?;
         self.table[index] = offset;
         self.table_dirty.insert(index);
+        self.made.push(offset);
         if place >> self.block_bits() == index as u64 {
             let (at, width, shift) = self.place(place);
             self.cache.set_word(file, offset + at, width, 1 << shift)?;
@@ -146,6 +158,18 @@ impl Refcounts {
             self.set(file, place, 1)?;
         }
         Ok(offset)
+    }
+
+    fn clear_block(&mut self, file: &dyn BlockNode, offset: u64) -> IoResult<()> {
+        let cluster = 1_u64 << self.cluster_bits;
+        file.write_at(offset, &vec![0; usize::try_from(cluster).unwrap_or(0)], false)?;
+        self.cache.know_zeros(offset, cluster);
+        Ok(())
+    }
+
+    /// Blocks that were made since the last call: they must not be written over.
+    pub(super) fn take_made(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.made)
     }
 
     /// A free cluster for a block that counts the range from `first`; not `cluster`, which gets a count.
@@ -252,8 +276,14 @@ impl Refcounts {
         self.set(file, cluster, count + 1)
     }
 
-    /// Drops one reference to each cluster of a range of bytes.
-    pub(super) fn release(&mut self, file: &dyn BlockNode, offset: u64, len: u64) -> IoResult<()> {
+    /// Drops one reference to each cluster of a range of bytes. Calls `freed` for clusters that have none left.
+    pub(super) fn release(
+        &mut self,
+        file: &dyn BlockNode,
+        offset: u64,
+        len: u64,
+        mut freed: impl FnMut(u64),
+    ) -> IoResult<()> {
         if len == 0 {
             return Ok(());
         }
@@ -263,8 +293,15 @@ impl Refcounts {
                 return Err(super::corrupt(format!("refcount of cluster {cluster:#x} is already 0")));
             }
             self.set(file, cluster, count - 1)?;
+            if count == 1 {
+                freed(cluster);
+            }
         }
         Ok(())
+    }
+
+    pub(super) fn drop_unused(&mut self) {
+        self.cache.drop_unused();
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -311,48 +348,24 @@ impl Refcounts {
         Ok(moved)
     }
 
-    /// For a repair: forgets the blocks in `bad`, and makes blocks for all clusters that have references in `counts`.
-    /// New blocks lie behind all that is counted.
-    pub(super) fn rebuild_blocks(&mut self, file: &dyn BlockNode, counts: &[u32], bad: &[usize]) -> IoResult<()> {
-        for index in bad {
-            if let Some(entry) = self.table.get_mut(*index) {
-                *entry = 0;
-                self.table_dirty.insert(*index);
+    /// All counts of the image. Blocks that cannot be read, and those in `skip`, count nothing.
+    pub(super) fn all(&mut self, file: &dyn BlockNode, skip: &[usize]) -> IoResult<Counts> {
+        let mut all = Counts::new(self.order);
+        let mut block = vec![0; 1 << self.cluster_bits];
+        for index in 0..self.table.len() {
+            let first = (index as u64) << self.block_bits();
+            if skip.contains(&index) {
+                continue;
+            }
+            if self.block(first)?.is_some() && index > MAX_COUNT_BYTES >> self.cluster_bits {
+                return Err(io::Error::from_raw_os_error(27)); // EFBIG
+            }
+            if let Some(at) = self.block(first)? {
+                file.read_at(at, &mut block)?;
+                all.put_block(index, &block);
             }
         }
-        // Whatever has no count yet is not free.
-        self.hint = counts.len() as u64;
-        let per_block = 1_usize << self.block_bits();
-        let mut first = 0;
-        while first < counts.len() {
-            let end = (first + per_block).min(counts.len());
-            if counts[first..end].iter().any(|count| *count > 0) && self.block(first as u64)?.is_none() {
-                self.make_block_behind(file, first as u64)?;
-            }
-            first += per_block;
-        }
-        Ok(())
-    }
-
-    /// A block for the range of `cluster` at the first place from the hint on; if that place has no block either, it
-    /// gets one first.
-    fn make_block_behind(&mut self, file: &dyn BlockNode, cluster: u64) -> IoResult<()> {
-        let index = usize::try_from(cluster >> self.block_bits()).map_err(|_| io::ErrorKind::StorageFull)?;
-        let place = self.next_free(file, self.hint)?;
-        if self.block(cluster)?.is_some() {
-            return Ok(()); // finding the place made it
-        }
-        self.set(file, place, 1)?;
-        self.hint = place + 1;
-        let offset = place << self.cluster_bits;
-        self.cache.forget(offset, 1 << self.cluster_bits);
-        file.zero(offset, 1 << self.cluster_bits, false)?;
-        if index >= self.table.len() {
-            self.table.resize(index + 1, 0);
-        }
-        self.table[index] = offset;
-        self.table_dirty.insert(index);
-        Ok(())
+        Ok(all)
     }
 
     /// What [`Refcounts::write`] gave up on the way.

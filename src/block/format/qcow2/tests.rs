@@ -61,7 +61,7 @@ fn step(dice: &mut Dice, image: &Image, model: &mut [u8]) {
             image.discard(offset, len).unwrap();
             let start = offset.next_multiple_of(cluster);
             let end = if offset + len == size { size } else { (offset + len) / cluster * cluster };
-            if start < end && !(image.geometry.version == 2 && image.backing.is_some()) {
+            if start < end && !(image.geometry().version == 2 && image.backing.is_some()) {
                 model[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].fill(0);
             }
         }

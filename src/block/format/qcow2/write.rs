@@ -1,17 +1,43 @@
-//! Writing: allocation, copy-on-write, zeroing, discarding, resizing and flushing.
+//! Writing: in place where a cluster is ours alone, else to new clusters with what was around it.
+//!
+//! The tables are locked while places are looked up and entered, not while data moves. A range that is being given
+//! places is in [`Meta::busy`](super::meta::Meta): whoever wants to give it another waits.
 
 use std::io;
-use std::sync::{PoisonError, RwLockReadGuard};
+use std::ops::Range;
+use std::sync::{MutexGuard, PoisonError, RwLockReadGuard};
 
-use super::compress;
-use super::entry::{ALL_ZERO, Entry, Kind, ZERO};
-use super::meta::{L1_COPIED, Meta};
+use super::entry::{ALL_ALLOCATED, Entry, Kind, ZERO};
+use super::meta::{Meta, Reason};
 use super::{Geometry, Image, Run};
 use crate::block::lock;
 use crate::block::node::IoResult;
 
-/// The most that one allocation covers, in bytes, so that nothing waits long for the tables.
-const MAX_ALLOCATION: u64 = 1 << 20;
+/// The most that one allocation covers, in bytes, so that nothing waits long.
+const MAX_ALLOCATION: u64 = 2 << 20;
+
+/// Zeros of this length are made by the host, not copied.
+const LONG_ZEROS: u64 = 128 << 10;
+
+/// Clusters that are being filled, not yet known to any table.
+struct Job {
+    /// Guest bytes of the clusters.
+    range: Range<u64>,
+    /// Where the first one is.
+    host: u64,
+    /// They are new; else it is one cluster that had its place.
+    is_new: bool,
+    /// They read as zeros by themselves.
+    untouched: bool,
+    /// What goes around the data: guest offset, length, and what it is now.
+    around: Vec<(u64, u64, Run)>,
+}
+
+/// What to do with the bytes at an offset.
+enum Plan {
+    InPlace(u64, u64),
+    Allocate(Job),
+}
 
 impl Image {
     /// For as long as this lives, no host offset that was looked up becomes something else.
@@ -29,59 +55,82 @@ impl Image {
         self.bounds(offset, len)
     }
 
-    pub(super) fn write_data(&self, mut offset: u64, mut buf: &[u8]) -> IoResult<()> {
-        while !buf.is_empty() {
-            let len = self.write_some(offset, buf)?;
-            offset += len as u64;
-            buf = &buf[len..];
+    /// Waits until nothing in `range` is being given a place.
+    pub(super) fn wait_idle<'a>(&'a self, mut meta: MutexGuard<'a, Meta>, range: &Range<u64>) -> MutexGuard<'a, Meta> {
+        while meta.is_busy(range) {
+            meta = self.idle.wait(meta).unwrap_or_else(PoisonError::into_inner);
         }
-        self.settle()
+        meta
     }
 
-    /// Writes as much as lies in one place, in place if it is ours already.
-    fn write_some(&self, offset: u64, buf: &[u8]) -> IoResult<usize> {
-        let _in_use = self.enter();
-        let mut meta = lock(&self.meta);
-        if let Some((host, len)) = self.map_own(&mut meta, offset, buf.len() as u64)? {
-            drop(meta);
-            let len = usize::try_from(len).unwrap_or(0);
-            self.file.write_at(host, &buf[..len], false)?;
-            return Ok(len);
+    pub(super) fn write_data(&self, mut offset: u64, mut buf: &[u8]) -> IoResult<()> {
+        while !buf.is_empty() {
+            let (len, is_full) = self.write_some(offset, buf)?;
+            offset += len as u64;
+            buf = &buf[len..];
+            if is_full {
+                self.flush_all()?;
+            }
         }
-        let len = self.write_allocating(&mut meta, offset, buf)?;
-        if meta.is_full() {
-            meta.commit_and_flush(self.file.as_ref())?;
-        }
-        Ok(len)
+        self.release_many()
     }
 
     /// Gives back what became free, once there is a lot of it.
-    fn settle(&self) -> IoResult<()> {
-        if lock(&self.meta).free.len() > 256 { self.release_free() } else { Ok(()) }
+    pub(super) fn release_many(&self) -> IoResult<()> {
+        if lock(&self.meta).retired.len() > 256 { self.flush_all() } else { Ok(()) }
     }
 
-    fn release_free(&self) -> IoResult<()> {
-        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        *lock(&self.unpacked) = None;
-        lock(&self.meta).release_free(self.file.as_ref(), self.options.unmap)
+    /// Writes as much as lies in one place. Returns how much, and whether the tables should be written.
+    fn write_some(&self, offset: u64, buf: &[u8]) -> IoResult<(usize, bool)> {
+        let _in_use = self.enter();
+        match self.plan(offset, buf.len() as u64)? {
+            Plan::InPlace(host, len) => {
+                let len = usize::try_from(len).unwrap_or(0);
+                self.write_host(host, offset, &buf[..len])?;
+                Ok((len, false))
+            }
+            Plan::Allocate(job) => {
+                let len = usize::try_from(job.range.end - offset).unwrap_or(usize::MAX).min(buf.len());
+                let filled = self.fill(&job, offset, &buf[..len]);
+                let mut meta = lock(&self.meta);
+                let linked = filled.and_then(|()| self.link(&mut meta, &job, offset..offset + len as u64));
+                meta.end_busy(&job.range);
+                self.idle.notify_all();
+                if let Err(error) = linked {
+                    if job.is_new && self.data.is_none() {
+                        meta.release(self.file.as_ref(), job.host, job.range.end - job.range.start)?;
+                    }
+                    return Err(error);
+                }
+                Ok((len, meta.is_full()))
+            }
+        }
     }
 
-    pub(super) fn flush_all(&self) -> IoResult<()> {
-        let mut settled = lock(&self.meta).commit(self.file.as_ref())?;
-        self.file.flush()?;
-        let free = {
-            let mut meta = lock(&self.meta);
-            meta.free.append(&mut settled);
-            !meta.free.is_empty()
-        };
-        if free { self.release_free() } else { Ok(()) }
+    fn plan(&self, offset: u64, len: u64) -> IoResult<Plan> {
+        let g = self.geometry();
+        let mut meta = lock(&self.meta);
+        meta.clean(self.options.clean_interval);
+        loop {
+            if let Some((host, len)) = self.map_own(&mut meta, offset, len)? {
+                self.check_place(&mut meta, host, len)?;
+                return Ok(Plan::InPlace(host, len));
+            }
+            let cluster = offset & !(g.cluster() - 1);
+            if !meta.is_busy(&(cluster..cluster + g.cluster())) {
+                break;
+            }
+            meta = self.idle.wait(meta).unwrap_or_else(PoisonError::into_inner);
+        }
+        let job = self.allocate(&mut meta, offset, len)?;
+        meta.busy.push(job.range.clone());
+        Ok(Plan::Allocate(job))
     }
 
-    /// The entry for a guest offset if it may be written in place.
-    fn own_entry(&self, meta: &mut Meta, offset: u64) -> IoResult<Option<u64>> {
-        let g = self.geometry;
-        let table = usize::try_from(offset >> (g.cluster_bits + g.l2_bits)).unwrap_or(usize::MAX);
-        if meta.l1.get(table).is_none_or(|entry| entry & L1_COPIED == 0) {
+    /// The place for a guest offset if it may be written at once.
+    fn own_place(&self, meta: &mut Meta, offset: u64) -> IoResult<Option<u64>> {
+        let g = self.geometry();
+        if meta.l1_entry(offset) & super::meta::L1_COPIED == 0 {
             return Ok(None);
         }
         let Some(place) = meta.entry_place(offset)? else { return Ok(None) };
@@ -89,11 +138,8 @@ impl Image {
         if !entry.copied() {
             return Ok(None);
         }
-        match entry.kind(g.extended, g.version, g.in_cluster(offset) / g.unit()) {
-            Kind::Normal(host) if host & (g.cluster() - 1) != 0 => {
-                let what = format!("Cluster allocation offset {host:#x} unaligned (L2 offset: {place:#x})");
-                Err(self.mark_corrupt(meta, &what))
-            }
+        match entry.kind(g, g.in_cluster(offset) / g.unit()) {
+            Kind::Normal(host) if host & (g.cluster() - 1) != 0 => Err(self.unaligned(meta, offset, host)),
             Kind::Normal(host) => Ok(Some(host + g.in_cluster(offset))),
             _ => Ok(None),
         }
@@ -101,56 +147,78 @@ impl Image {
 
     /// Where the bytes at `offset` may be written in place, and how many of them.
     fn map_own(&self, meta: &mut Meta, offset: u64, len: u64) -> IoResult<Option<(u64, u64)>> {
-        let unit = self.geometry.unit();
-        let Some(host) = self.own_entry(meta, offset)? else { return Ok(None) };
+        let unit = self.geometry().unit();
+        let Some(host) = self.own_place(meta, offset)? else { return Ok(None) };
         let mut end = (offset / unit + 1) * unit;
-        while end - offset < len && self.own_entry(meta, end)? == Some(host + (end - offset)) {
+        while end - offset < len && self.own_place(meta, end)? == Some(host + (end - offset)) {
             end += unit;
         }
         Ok(Some((host, len.min(end - offset))))
     }
 
-    /// Writes to clusters that are not ours yet. Returns how many bytes of `buf` it did.
-    fn write_allocating(&self, meta: &mut Meta, offset: u64, buf: &[u8]) -> IoResult<usize> {
-        let (g, file) = (self.geometry, self.file.as_ref());
+    /// Chooses places for clusters that are not ours yet, from the one at `offset` on.
+    fn allocate(&self, meta: &mut Meta, offset: u64, len: u64) -> IoResult<Job> {
+        let (g, file) = (self.geometry(), self.file.as_ref());
+        let start = offset & !(g.cluster() - 1);
         let place = meta.own_entry_place(file, offset)?;
         let entry = meta.entry(file, place)?;
-        if let (Some(host), true) = (entry.host(), entry.copied()) {
-            return self.write_reusing(meta, offset, buf, place, entry, host);
+        let own = entry.host(g).filter(|_| entry.copied());
+        let (host, count, untouched) = match own {
+            Some(host) if host & (g.cluster() - 1) != 0 => return Err(self.unaligned(meta, offset, host)),
+            Some(host) => (host, 1, false),
+            None => {
+                let wanted = self.count_foreign(meta, place, offset, len)?;
+                self.take_clusters(meta, start, wanted)?
+            }
+        };
+        let range = start..start + (count << g.cluster_bits);
+        let mut job = Job { host, is_new: own.is_none(), untouched, around: Vec::new(), range };
+        let written = offset..(offset + len).min(job.range.end);
+        let prepared =
+            self.check_place(meta, host, count << g.cluster_bits).and_then(|()| self.around(meta, &job, &written));
+        match prepared {
+            Ok(around) => {
+                job.around = around;
+                Ok(job)
+            }
+            Err(error) => {
+                if job.is_new && self.data.is_none() {
+                    meta.release(file, host, count << g.cluster_bits)?;
+                }
+                Err(error)
+            }
         }
-        let clusters = self.count_foreign(meta, place, offset, buf.len() as u64)?;
-        let (first, count) = meta.refcounts.allocate(file, clusters)?;
-        let (host, bytes) = (first << g.cluster_bits, count << g.cluster_bits);
-        let room = bytes - g.in_cluster(offset);
-        let len = usize::try_from(room).unwrap_or(usize::MAX).min(buf.len());
-        if let Err(error) = self
-            .check_place(meta, host, bytes)
-            .and_then(|()| self.fill_clusters(meta, offset, &buf[..len], host, bytes))
-        {
-            // No table refers to them.
-            meta.refcounts.release(file, host, bytes)?;
-            return Err(error);
+    }
+
+    /// Up to `wanted` new clusters for the guest's from `start` on: where, how many, and whether they read as zeros.
+    /// In an external data file every cluster has the guest's own offset.
+    pub(super) fn take_clusters(&self, meta: &mut Meta, start: u64, wanted: u64) -> IoResult<(u64, u64, bool)> {
+        if self.data.is_some() {
+            return Ok((start, wanted, false));
         }
-        for index in 0..count {
-            let at = place + index * g.entry_bytes();
-            let old = meta.entry(file, at)?;
-            meta.set_entry(file, at, Entry::owned(host + (index << g.cluster_bits), g.extended))?;
-            meta.retire(old);
+        let g = self.geometry();
+        let (first, count) = meta.refcounts.allocate(self.file.as_ref(), wanted)?;
+        let (host, len) = (first << g.cluster_bits, count << g.cluster_bits);
+        if host == 0 {
+            return Err(self.mark_corrupt(meta, "Preventing invalid allocation of data cluster at offset 0"));
         }
-        Ok(len)
+        let untouched = meta.touch(host, len) && self.crypt.is_none();
+        Ok((host, count, untouched))
     }
 
     /// The clusters, from the one at `place` on, that the write touches and that have no place of their own; within
-    /// one slice of the table and the limit for one allocation.
-    fn count_foreign(&self, meta: &mut Meta, place: u64, offset: u64, len: u64) -> IoResult<u64> {
-        let g = self.geometry;
+    /// one table and the limit for one allocation.
+    pub(super) fn count_foreign(&self, meta: &mut Meta, place: u64, offset: u64, len: u64) -> IoResult<u64> {
+        let g = self.geometry();
         let touched = (g.in_cluster(offset) + len).div_ceil(g.cluster());
         let in_table = (1 << g.l2_bits) - (offset >> g.cluster_bits & ((1 << g.l2_bits) - 1));
         let most = touched.min(in_table).min((MAX_ALLOCATION >> g.cluster_bits).max(1));
+        let start = offset & !(g.cluster() - 1);
         let mut count = 1;
         while count < most {
+            let at = start + (count << g.cluster_bits);
             let entry = meta.entry(self.file.as_ref(), place + count * g.entry_bytes())?;
-            if entry.copied() {
+            if entry.copied() || meta.is_busy(&(at..at + g.cluster())) {
                 break;
             }
             count += 1;
@@ -158,330 +226,136 @@ impl Image {
         Ok(count)
     }
 
-    /// Refuses to overwrite the tables in use: the reference counts of this image are wrong.
-    fn check_place(&self, meta: &mut Meta, host: u64, bytes: u64) -> IoResult<()> {
-        let header = &meta.header;
-        let (refcounts, refcount_clusters) = meta.refcounts.location();
-        let tables = [
-            ("qcow2_header", 0, self.geometry.cluster()),
-            ("active L1 table", header.l1_offset, u64::from(header.l1_size) * 8),
-            ("refcount table", refcounts, u64::from(refcount_clusters) << header.cluster_bits),
-        ];
-        let hit = tables.iter().find(|(_, at, len)| host < at + len && *at < host + bytes);
-        match hit {
-            None => Ok(()),
-            Some((name, _, _)) => {
-                let what = format!("Preventing invalid write on metadata (overlaps with {name})");
-                Err(self.mark_corrupt(meta, &what))
-            }
-        }
-    }
-
-    /// Writes `buf` for guest `offset` into fresh clusters at `host`, with what the guest sees around it.
-    fn fill_clusters(&self, meta: &mut Meta, offset: u64, buf: &[u8], host: u64, bytes: u64) -> IoResult<()> {
-        let skip = self.geometry.in_cluster(offset);
-        if skip == 0 && buf.len() as u64 == bytes {
-            return self.file.write_at(host, buf, false);
-        }
-        let mut content = vec![0; usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?];
-        let skip = usize::try_from(skip).unwrap_or(0);
-        let end = skip + buf.len();
-        self.read_locked(meta, offset - skip as u64, &mut content[..skip])?;
-        self.read_locked(meta, offset + buf.len() as u64, &mut content[end..])?;
-        content[skip..end].copy_from_slice(buf);
-        self.file.write_at(host, &content, false)
-    }
-
-    /// What the guest sees, read while the tables are locked; it may go past the end of the disk in its last cluster.
-    fn read_locked(&self, meta: &mut Meta, mut offset: u64, mut buf: &mut [u8]) -> IoResult<()> {
-        while !buf.is_empty() {
-            let (run, len) = self.map(meta, offset, buf.len() as u64)?;
-            let (head, rest) = buf.split_at_mut(usize::try_from(len).unwrap_or(0));
-            self.read_run(run, offset, head)?;
-            offset += len;
-            buf = rest;
-        }
-        Ok(())
-    }
-
-    /// Writes into a cluster that has a place of its own but reads as something else: a zero cluster that kept its
-    /// place, or subclusters without data.
-    fn write_reusing(
-        &self,
-        meta: &mut Meta,
-        offset: u64,
-        buf: &[u8],
-        place: u64,
-        mut entry: Entry,
-        host: u64,
-    ) -> IoResult<usize> {
-        let g = self.geometry;
-        let unit = g.unit();
-        let cluster_end = (offset / g.cluster() + 1) * g.cluster();
-        let len = buf.len().min(usize::try_from(cluster_end - offset).unwrap_or(usize::MAX));
-        let end = offset + len as u64;
-        // Only (sub)clusters without data get some: others may be being written right now.
-        let has_data = |at: u64| matches!(entry.kind(g.extended, g.version, g.in_cluster(at) / unit), Kind::Normal(_));
-        let start_fill = if has_data(offset) { offset } else { offset / unit * unit };
-        let end_fill = if has_data(end - 1) { end } else { end.next_multiple_of(unit) };
-        let mut content = vec![0; usize::try_from(end_fill - start_fill).unwrap_or(0)];
-        let (head, tail) =
-            (usize::try_from(offset - start_fill).unwrap_or(0), usize::try_from(end - start_fill).unwrap_or(0));
-        self.read_locked(meta, start_fill, &mut content[..head])?;
-        self.read_locked(meta, end, &mut content[tail..])?;
-        content[head..tail].copy_from_slice(&buf[..len]);
-        self.file.write_at(host + g.in_cluster(start_fill), &content, false)?;
-        if g.extended {
-            for sub in g.in_cluster(offset) / unit..=g.in_cluster(end - 1) / unit {
-                entry.bitmap = (entry.bitmap | 1 << sub) & !(1 << (sub + 32));
-            }
-        } else {
-            entry.word &= !ZERO;
-        }
-        meta.set_entry(self.file.as_ref(), place, entry)?;
-        Ok(len)
-    }
-
-    /// Splits a range into the parts of clusters at its ends (done by `partial`) and whole clusters (by `whole`).
-    fn split(
-        &self,
-        offset: u64,
-        len: u64,
-        mut partial: impl FnMut(u64, u64) -> IoResult<()>,
-        mut whole: impl FnMut(u64) -> IoResult<()>,
-    ) -> IoResult<()> {
-        let g = self.geometry;
-        let size = lock(&self.meta).header.size;
-        let end = offset + len;
-        let mut at = offset;
-        while at < end {
-            let cluster_end = (at / g.cluster() + 1) * g.cluster();
-            // The last cluster is whole if all of it that the guest sees is meant.
-            if g.in_cluster(at) == 0 && (cluster_end <= end || end == size) {
-                whole(at)?;
-            } else {
-                partial(at, cluster_end.min(end) - at)?;
-            }
-            at = cluster_end;
-        }
-        self.settle()
-    }
-
-    pub(super) fn zero_range(&self, offset: u64, len: u64, may_unmap: bool) -> IoResult<()> {
-        let partial = |at: u64, len: u64| self.zero_part(at, len);
-        self.split(offset, len, partial, |at| self.zero_cluster(at, may_unmap))
-    }
-
-    fn zero_part(&self, offset: u64, len: u64) -> IoResult<()> {
-        let (run, same) = {
-            let _in_use = self.enter();
-            self.map(&mut lock(&self.meta), offset, len)?
-        };
-        let zero = run == Run::Zero || run == Run::Unallocated && self.backing.is_none();
-        if zero && same == len {
-            return Ok(());
-        }
-        self.write_data(offset, &vec![0; usize::try_from(len).unwrap_or(0)])
-    }
-
-    /// The entry that makes a whole cluster read as zeros, if there is one.
-    fn zero_entry(&self, old: Entry, keep_place: bool) -> Option<Entry> {
-        let Geometry { version, extended, .. } = self.geometry;
-        let plain = Entry::default();
-        let place = if keep_place && !old.compressed() && old.copied() { old.word & !ZERO } else { 0 };
-        if place == 0 && self.backing.is_none() {
-            return Some(plain);
-        }
-        match (version, extended) {
-            (2, _) => None,
-            (_, true) => Some(Entry { word: place, bitmap: ALL_ZERO }),
-            (_, false) => Some(Entry { word: place | ZERO, bitmap: 0 }),
-        }
-    }
-
-    fn zero_cluster(&self, offset: u64, may_unmap: bool) -> IoResult<()> {
-        let g = self.geometry;
-        let in_use = self.enter();
-        let mut meta = lock(&self.meta);
-        let file = self.file.as_ref();
-        let old = match meta.entry_place(offset)? {
-            Some(place) => meta.entry(file, place)?,
-            None if self.backing.is_none() => return Ok(()),
-            None => Entry::default(),
-        };
-        let Some(new) = self.zero_entry(old, !may_unmap) else {
-            drop(meta);
-            drop(in_use);
-            let len = g.cluster().min(lock(&self.meta).header.size - offset);
-            return self.write_data(offset, &vec![0; usize::try_from(len).unwrap_or(0)]);
-        };
-        self.replace(&mut meta, offset, old, new)
-    }
-
-    /// Puts `new` in the place of `old`, whose cluster is given up unless `new` has it.
-    fn replace(&self, meta: &mut Meta, offset: u64, old: Entry, new: Entry) -> IoResult<()> {
-        if old == new {
-            return Ok(());
-        }
-        let file = self.file.as_ref();
-        let place = meta.own_entry_place(file, offset)?;
-        meta.set_entry(file, place, new)?;
-        if new.host() != old.host() || old.compressed() {
-            meta.retire(old);
-        }
-        if meta.is_full() { meta.commit_and_flush(file) } else { Ok(()) }
-    }
-
-    /// Whole clusters only: a discard is a hint.
-    pub(super) fn discard_range(&self, offset: u64, len: u64) -> IoResult<()> {
-        self.split(
-            offset,
-            len,
-            |_, _| Ok(()),
-            |at| {
-                let _in_use = self.enter();
-                let mut meta = lock(&self.meta);
-                let old = match meta.entry_place(at)? {
-                    Some(place) => meta.entry(self.file.as_ref(), place)?,
-                    None => Entry::default(),
-                };
-                match self.zero_entry(old, false) {
-                    Some(new) => self.replace(&mut meta, at, old, new),
-                    None => Ok(()),
+    /// What must be copied around `written` so that the clusters of a job hold what the guest sees.
+    fn around(&self, meta: &mut Meta, job: &Job, written: &Range<u64>) -> IoResult<Vec<(u64, u64, Run)>> {
+        let g = self.geometry();
+        let mut around = Vec::new();
+        let first = job.range.start;
+        let last = job.range.end - g.cluster();
+        for cluster in if first == last { vec![first] } else { vec![first, last] } {
+            let entry = meta.entry_at(self.file.as_ref(), cluster)?;
+            for sub in 0..g.cluster() / g.unit() {
+                let unit = cluster + sub * g.unit()..cluster + (sub + 1) * g.unit();
+                if !needs_content(g, entry, sub, job.is_new, &unit, written) {
+                    continue;
                 }
-            },
-        )
-    }
-
-    /// Stores one whole cluster (the last one may be short) packed, if that makes it smaller. For images that are
-    /// being made; the cluster must be unallocated.
-    ///
-    /// # Errors
-    /// As for writes; `InvalidInput` if it is not one whole cluster.
-    pub fn write_packed(&self, offset: u64, buf: &[u8]) -> IoResult<()> {
-        self.check_writable(offset, buf.len() as u64)?;
-        let g = self.geometry;
-        let whole = buf.len() as u64 == g.cluster() || offset + buf.len() as u64 == self.header().size;
-        if g.in_cluster(offset) != 0 || buf.len() as u64 > g.cluster() || !whole {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let mut cluster = buf.to_vec();
-        cluster.resize(usize::try_from(g.cluster()).unwrap_or(0), 0);
-        let Some(packed) = compress::pack(g.compression, &cluster)? else {
-            return self.write_data(offset, buf);
-        };
-        let _in_use = self.enter();
-        let mut meta = lock(&self.meta);
-        let file = self.file.as_ref();
-        let place = meta.own_entry_place(file, offset)?;
-        let old = meta.entry(file, place)?;
-        let at = self.place_packed(&mut meta, packed.len() as u64)?;
-        let Some(new) = Entry::for_packed(g.cluster_bits, at, packed.len() as u64) else {
-            return Err(io::ErrorKind::StorageFull.into());
-        };
-        file.write_at(at, &packed, false)?;
-        meta.packed_end = at + packed.len() as u64;
-        meta.set_entry(file, place, new)?;
-        meta.retire(old);
-        if meta.is_full() { meta.commit_and_flush(file) } else { Ok(()) }
-    }
-
-    /// A place for packed bytes: behind the last ones if there is room (and a count left) in that cluster, and it or
-    /// its end in the next cluster, if that follows; else a new cluster.
-    fn place_packed(&self, meta: &mut Meta, len: u64) -> IoResult<u64> {
-        let (g, file) = (self.geometry, self.file.as_ref());
-        let room = meta.packed_end.next_multiple_of(g.cluster()) - meta.packed_end;
-        let last = meta.packed_end >> g.cluster_bits;
-        if room >= len && meta.refcounts.get(file, last)? < meta.refcounts.max() {
-            meta.refcounts.increment(file, last)?;
-            return Ok(meta.packed_end);
-        }
-        let (first, _) = meta.refcounts.allocate(file, 1)?;
-        if room > 0 && first == last + 1 && meta.refcounts.get(file, last)? < meta.refcounts.max() {
-            meta.refcounts.increment(file, last)?;
-            return Ok(meta.packed_end);
-        }
-        Ok(first << g.cluster_bits)
-    }
-
-    /// Gives every cluster of a new image a place; `reserve` gives storage to ranges of the file.
-    ///
-    /// # Errors
-    /// As for writes.
-    pub fn preallocate(&self, reserve: &mut dyn FnMut(u64, u64) -> IoResult<()>) -> IoResult<()> {
-        let g = self.geometry;
-        let mut end_of_file = 0;
-        let mut offset = 0;
-        let size = self.header().size;
-        while offset < size {
-            let _in_use = self.enter();
-            let mut meta = lock(&self.meta);
-            let file = self.file.as_ref();
-            let place = meta.own_entry_place(file, offset)?;
-            let wanted = self.count_foreign(&mut meta, place, offset, size - offset)?;
-            let (first, count) = meta.refcounts.allocate(file, wanted)?;
-            let (host, bytes) = (first << g.cluster_bits, count << g.cluster_bits);
-            for index in 0..count {
-                let entry = Entry::owned(host + (index << g.cluster_bits), g.extended);
-                meta.set_entry(file, place + index * g.entry_bytes(), entry)?;
-            }
-            reserve(host, bytes)?;
-            end_of_file = end_of_file.max(host + bytes);
-            offset += bytes;
-            if meta.is_full() {
-                meta.commit_and_flush(file)?;
+                let before = unit.start..unit.end.min(written.start);
+                let after = unit.start.max(written.end)..unit.end;
+                for part in [before, after] {
+                    self.add_runs(meta, part, &mut around)?;
+                }
             }
         }
-        if self.file.len()? < end_of_file {
-            self.file.truncate(end_of_file)?;
+        Ok(around)
+    }
+
+    fn add_runs(&self, meta: &mut Meta, part: Range<u64>, into: &mut Vec<(u64, u64, Run)>) -> IoResult<()> {
+        let mut at = part.start;
+        while at < part.end {
+            let (run, len) = self.map(meta, at, part.end - at)?;
+            into.push((at, len, run));
+            at += len;
         }
         Ok(())
     }
 
-    /// Changes the length of the disk: a longer L1 table if it must be, then the header in one write.
-    pub(super) fn resize(&self, size: u64) -> IoResult<()> {
-        let size = size.checked_next_multiple_of(512).ok_or(io::ErrorKind::InvalidInput)?;
-        let old = self.header().size;
-        if size < old {
-            let start = size.next_multiple_of(self.geometry.cluster()).min(old);
-            self.discard_range(start, old - start)?;
-            self.flush_all()?;
-        }
-        let _in_use = self.enter();
-        let mut meta = lock(&self.meta);
-        let file = self.file.as_ref();
-        let needed = meta.header.l1_entries_needed(size).filter(|entries| *entries <= 4 << 20);
-        let needed = needed.ok_or_else(|| io::Error::from_raw_os_error(27))?; // EFBIG
-        if needed > meta.header.l1_size {
-            let bytes = u64::from(needed) * 8;
-            let clusters = bytes.div_ceil(self.geometry.cluster());
-            let offset = meta.refcounts.allocate_exactly(file, clusters)? << self.geometry.cluster_bits;
-            meta.l1.resize(needed as usize, 0);
-            let mut table: Vec<u8> = meta.l1.iter().flat_map(|entry| entry.to_be_bytes()).collect();
-            table.resize(usize::try_from(clusters << self.geometry.cluster_bits).unwrap_or(0), 0);
-            meta.commit_and_flush(file)?;
-            file.write_at(offset, &table, true)?;
-            let old_len = u64::from(meta.header.l1_size) * 8;
-            let old_table = (meta.header.l1_offset, old_len.max(1));
-            (meta.header.l1_offset, meta.header.l1_size) = (offset, needed);
-            meta.header.size = size;
-            self.write_size(&meta)?;
-            if old_len > 0 {
-                meta.free.push(old_table);
+    /// Writes the data of a job and what goes around it.
+    fn fill(&self, job: &Job, offset: u64, buf: &[u8]) -> IoResult<()> {
+        let host = |guest: u64| job.host + (guest - job.range.start);
+        let mut gathered: Option<(u64, Vec<u8>)> = None;
+        let mut is_written = false;
+        for (at, len, run) in &job.around {
+            if *at > offset && !is_written {
+                self.gather(&mut gathered, offset, buf, host)?;
+                is_written = true;
             }
-        } else {
-            meta.header.size = size;
-            self.write_size(&meta)?;
+            let is_zero = self.is_zero_run(*run, *at)?;
+            if is_zero && (job.untouched || *len >= LONG_ZEROS && self.crypt.is_none()) {
+                if !job.untouched {
+                    self.data().zero(host(*at), *len, false)?;
+                }
+                continue;
+            }
+            let mut content = vec![0; usize::try_from(*len).unwrap_or(0)];
+            self.read_run(*run, *at, &mut content)?;
+            self.gather(&mut gathered, *at, &content, host)?;
         }
+        if !is_written {
+            if gathered.is_none() {
+                return self.write_host(host(offset), offset, buf);
+            }
+            self.gather(&mut gathered, offset, buf, host)?;
+        }
+        match gathered {
+            Some((at, content)) => self.write_host(host(at), at, &content),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds bytes to what will be written at once; what does not follow on is written before.
+    fn gather(
+        &self,
+        gathered: &mut Option<(u64, Vec<u8>)>,
+        at: u64,
+        bytes: &[u8],
+        host: impl Fn(u64) -> u64,
+    ) -> IoResult<()> {
+        if let Some((start, content)) = gathered {
+            if *start + content.len() as u64 == at {
+                content.extend_from_slice(bytes);
+                return Ok(());
+            }
+            self.write_host(host(*start), *start, content)?;
+        }
+        *gathered = Some((at, bytes.to_vec()));
         Ok(())
     }
 
-    /// Size, encryption method, L1 size and offset are next to each other: one write.
-    fn write_size(&self, meta: &Meta) -> IoResult<()> {
-        let mut field = meta.header.size.to_be_bytes().to_vec();
-        field.extend(meta.header.crypt_method.to_be_bytes());
-        field.extend(meta.header.l1_size.to_be_bytes());
-        field.extend(meta.header.l1_offset.to_be_bytes());
-        self.file.write_at(24, &field, true)
+    /// Enters the clusters of a job in the tables.
+    fn link(&self, meta: &mut Meta, job: &Job, written: Range<u64>) -> IoResult<()> {
+        let (g, file) = (self.geometry(), self.file.as_ref());
+        // With all entries at hand nothing can fail in the middle.
+        let mut entries = Vec::new();
+        let mut cluster = job.range.start;
+        while cluster < job.range.end {
+            let place = meta.own_entry_place(file, cluster)?;
+            let old = meta.entry(file, place)?;
+            let host = job.host + (cluster - job.range.start);
+            entries.push((place, old, linked_entry(g, old, host, job.is_new, cluster, &written)));
+            cluster += g.cluster();
+        }
+        for (place, old, new) in entries {
+            meta.set_entry(file, place, new)?;
+            if job.is_new {
+                meta.retire(old, Reason::Other);
+            }
+        }
+        Ok(())
     }
+}
+
+/// Whether a unit of a cluster that is written to, in part or at all, must hold what it reads as now.
+fn needs_content(g: Geometry, old: Entry, sub: u64, is_new: bool, unit: &Range<u64>, written: &Range<u64>) -> bool {
+    let is_touched = unit.start < written.end && written.start < unit.end;
+    match old.kind(g, sub) {
+        Kind::Normal(_) => is_new,
+        Kind::Compressed => true,
+        Kind::Unallocated | Kind::Zero => is_touched,
+    }
+}
+
+/// The entry of a cluster after a write to some of it.
+fn linked_entry(g: Geometry, old: Entry, host: u64, is_new: bool, cluster: u64, written: &Range<u64>) -> Entry {
+    if !g.extended {
+        let word = if is_new { host } else { old.word & !ZERO };
+        return Entry::owned(word, 0);
+    }
+    let (from, to) = (written.start.max(cluster), written.end.min(cluster + g.cluster()));
+    let (first, last) = ((from - cluster) / g.unit(), (to - 1 - cluster) / g.unit());
+    let touched = u64::MAX >> (63 - (last - first)) << first;
+    if old.compressed() {
+        return Entry::owned(host, ALL_ALLOCATED);
+    }
+    let data = old.data_bits(g) | touched;
+    Entry::owned(host, data | old.bitmap & !(touched << 32) & !ALL_ALLOCATED)
 }
