@@ -9,6 +9,7 @@ pub mod flash;
 pub mod ide;
 pub mod input;
 pub mod intc;
+pub mod net;
 pub mod pci;
 pub mod props;
 pub mod registry;

@@ -77,6 +77,14 @@ impl Class {
 
 const CHARDEV: Property =
     Property::new("chardev", Kind::Chardev, None).described("ID of a chardev to use as a backend");
+/// What every network card on PCI has.
+const NIC: &[Property] = &[
+    Property::new("addr", Kind::Str, None).described("Slot and optional function number, example: 06.0 or 06"),
+    Property::new("bootindex", Kind::Int32, None),
+    Property::new("mac", Kind::Str, None).described("Ethernet 6-byte MAC Address, example: 52:54:00:12:34:56"),
+    Property::new("netdev", Kind::Str, None).described("ID of a netdev to use as a backend"),
+    Property::new("romfile", Kind::Str, None),
+];
 /// "Not given": the machine chooses.
 const UNSET: Option<&str> = Some("4294967295");
 
@@ -162,6 +170,15 @@ pub const CLASSES: &[Class] = &[
             Property::new("ymax", Kind::Uint32, Some("0")),
             Property::new("yres", Kind::Uint32, Some("0")),
         ],
+    },
+    Class {
+        name: "e1000",
+        alias: Some("e1000-82540em"),
+        bus: Some("PCI"),
+        category: Category::Network,
+        description: Some("Intel Gigabit Ethernet"),
+        user_creatable: true,
+        properties: NIC,
     },
     Class {
         name: "PIIX4_PM",

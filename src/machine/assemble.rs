@@ -133,6 +133,7 @@ pub fn assemble(
         drives,
         roms: &roms,
         pc: &pc,
+        networks: &surroundings.networks,
         placed: Placed::default(),
     };
     site.populate()?;

@@ -13,6 +13,7 @@ use crate::hw::firmware::KernelError;
 use crate::hw::ide::{ErrorAction, TraySink};
 use crate::hw::timer::hpet::LegacyGate;
 use crate::mem::GuestRam;
+use crate::net::Networks;
 use crate::ui::Display;
 
 use super::assemble::{self, Assembled, Boot, LateFaults, VgaConsole};
@@ -88,6 +89,8 @@ pub struct Surroundings {
     pub chardevs: Arc<Chardevs>,
     /// The display.
     pub display: Arc<Display>,
+    /// The networks, opened.
+    pub networks: Arc<Networks>,
 }
 
 /// The power switch of a machine that does not exist yet.
@@ -210,6 +213,8 @@ pub fn build_on(
             let name = if index == 0 { "VGA".to_owned() } else { format!("VGA {index}") };
             surroundings.display.add_console(&name, Arc::new(console));
         }
+        warnings.extend(surroundings.networks.complaints().into_iter().map(|text| format!("warning: {text}")));
+        warnings.extend(assembled.placed.lost_nics.iter().map(|text| format!("warning: {text}")));
         pc = Some(Arc::new(assembled));
     }
     listen_to_memory(&cell, &ram, &accelerator)?;

@@ -43,6 +43,10 @@ pub struct Config {
     pub fw_cfg: Vec<FwCfgSpec>,
     /// `-uuid`, in text order.
     pub uuid: Option<[u8; 16]>,
+    /// Host sides of networks: `-netdev`, and those of `-nic` and `-net`.
+    pub netdevs: Vec<NetdevSpec>,
+    /// Network cards of `-nic` and `-net nic`.
+    pub nics: Vec<NicSpec>,
     /// Host sides of disks: `-drive`, `-hda`, … and QEMU's default CD-ROM drive.
     pub drives: Vec<DriveSpec>,
     /// `-blockdev` nodes, in the order given.
@@ -325,6 +329,47 @@ pub struct DeviceSpec {
     /// All other properties, in the order given.
     pub properties: Vec<(String, String)>,
     /// The option as typed ("-drive file=x"), for messages; empty for a default.
+    pub origin: String,
+}
+
+/// The host's side of a network.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NetdevSpec {
+    /// Type ("user").
+    pub kind: String,
+    /// `id=`, or one that was made up.
+    pub id: String,
+    /// Its options, in the order given.
+    pub options: Vec<(String, String)>,
+    /// The hub of `-net`.
+    pub hub: Option<u32>,
+    /// The option as typed, for messages; empty for a default.
+    pub origin: String,
+}
+
+/// What a network card hangs on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NetPeer {
+    /// A host's side, by id.
+    Netdev(String),
+    /// A hub.
+    Hub(u32),
+}
+
+/// A network card of `-nic` or `-net nic`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NicSpec {
+    /// Class; `None`: the machine's default.
+    pub model: Option<String>,
+    /// Address.
+    pub mac: Option<[u8; 6]>,
+    /// `name=`, or nothing.
+    pub id: String,
+    /// PCI slot.
+    pub addr: Option<String>,
+    /// Where it leads.
+    pub peer: NetPeer,
+    /// The option as typed, for messages; empty for a default.
     pub origin: String,
 }
 

@@ -12,7 +12,9 @@ use crate::hw::chipset::debug_exit::{self, DebugExit};
 use crate::hw::display::edid::Monitor;
 use crate::hw::display::vga::{self, Vga};
 use crate::hw::ide::{DriveKind, DriveProperties, PiixIde};
+use crate::hw::registry;
 use crate::mem::RamBlock;
+use crate::net::Networks;
 
 use super::build::BuildError;
 use super::config::{Config, DeviceSpec, DriveInterface, VgaKind};
@@ -39,6 +41,8 @@ pub struct Placed {
     pub roms: Vec<(String, u64)>,
     /// Devices for `info qtree`: class, id, properties.
     pub devices: Vec<PlacedDevice>,
+    /// Cards that could not be had, as QEMU warns of them.
+    pub lost_nics: Vec<String>,
     next_slot: u8,
     next_serial: usize,
     next_parallel: usize,
@@ -90,6 +94,8 @@ pub struct Site<'a> {
     pub roms: &'a RomSearch,
     /// The board's own chips.
     pub pc: &'a Pc,
+    /// Networks.
+    pub networks: &'a Arc<Networks>,
     /// What there is so far.
     pub placed: Placed,
 }
@@ -115,6 +121,7 @@ impl Site<'_> {
         if wants_vga {
             self.vga(Props::of_globals("VGA", &config.globals), "")?;
         }
+        self.nics()?;
         for chardev in &config.serials {
             if self.placed.next_serial >= SERIAL_PORTS.len() {
                 return Err(BuildError::Text("too many serial ports: this machine has 4".to_owned()));
@@ -156,6 +163,9 @@ impl Site<'_> {
             "isa-parallel" => self.parallel(props, None, id),
             "isa-debugcon" => self.debugcon(props, None, id),
             "isa-debug-exit" => self.debug_exit(props, id),
+            model if registry::class(model).is_some_and(|class| class.category == registry::Category::Network) => {
+                self.network_card(model, props, id, None)
+            }
             "ide-hd" | "ide-cd" => self.ide_drive(spec, props, id),
             other => Err(BuildError::option(&spec.origin, format!("'{other}' is not supported by this version"))),
         }
@@ -197,7 +207,7 @@ impl Site<'_> {
     }
 
     /// The expansion ROM that `romfile=` names, padded to a power of two.
-    fn option_rom(&mut self, name: &str) -> Result<Option<Arc<RamBlock>>, BuildError> {
+    pub(super) fn option_rom(&mut self, name: &str) -> Result<Option<Arc<RamBlock>>, BuildError> {
         if name.is_empty() {
             return Ok(None);
         }
@@ -490,7 +500,7 @@ impl Site<'_> {
     }
 }
 
-fn boot_index(props: &mut Props<'_>) -> Result<Option<u64>, BuildError> {
+pub(super) fn boot_index(props: &mut Props<'_>) -> Result<Option<u64>, BuildError> {
     match props.text("bootindex") {
         None | Some("-1") => Ok(None),
         Some(text) => {

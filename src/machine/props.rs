@@ -33,7 +33,8 @@ impl<'a> Props<'a> {
         props
     }
 
-    fn put(&mut self, name: &'a str, value: &'a str) {
+    /// Sets a property.
+    pub fn put(&mut self, name: &'a str, value: &'a str) {
         self.values.retain(|(other, _)| *other != name);
         self.values.push((name, value));
     }

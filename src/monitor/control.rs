@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::chardev::Chardevs;
 use crate::cpu::CpuState;
+use crate::net::Networks;
 use crate::ui::{Display, InputEvent};
 
 use super::info::{
@@ -202,6 +203,13 @@ pub trait Control: Send + Sync {
     fn vnc_servers(&self) -> Vec<VncServer>;
     /// The character devices.
     fn chardevs(&self) -> Arc<Chardevs>;
+    /// The networks.
+    fn networks(&self) -> Arc<Networks>;
+    /// Makes a network back end; the options are those of `-netdev`, as text or as a JSON object.
+    ///
+    /// # Errors
+    /// QEMU's text.
+    fn netdev_add(&self, options: &str) -> CommandResult;
     /// The display, if the machine has one.
     fn display(&self) -> Option<Arc<Display>>;
 

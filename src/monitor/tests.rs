@@ -19,6 +19,7 @@ use super::sessions::{Mode, Monitors};
 use crate::chardev::{CharOutput, Chardevs, Hooks, Spec, VcRequest};
 use crate::cpu::CpuState;
 use crate::event::{Clock, EventLoop};
+use crate::net::Networks;
 use crate::ui::{Display, InputEvent};
 
 /// A machine that remembers what it was asked.
@@ -153,6 +154,13 @@ impl Control for Sample {
     }
     fn chardevs(&self) -> Arc<Chardevs> {
         Arc::clone(&self.chardevs)
+    }
+    fn networks(&self) -> Arc<Networks> {
+        Networks::new()
+    }
+    fn netdev_add(&self, options: &str) -> CommandResult {
+        self.note(format!("netdev_add {options}"));
+        Ok(())
     }
     fn display(&self) -> Option<Arc<Display>> {
         None

@@ -7,14 +7,17 @@ mod checksum;
 mod link;
 mod offload;
 mod packet;
+mod registry;
+pub mod user;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use checksum::Sum;
 pub use link::{Caller, Link, Notify, RxFilter};
-pub use offload::{ETHERNET, Layout, fill_ipv4_checksum};
+pub use offload::{ETHERNET, Layout, fill_ipv4_checksum, ipv4_checksum_over, long_tcp};
 pub use packet::{Checksum, Offload, Offloads, Packet, SegmentKind, Segmentation};
+pub use registry::{ClientInfo, KINDS, Networks, Peer, PeerError, Spec};
 pub use wire::{Port, PortHandle, Role, Tap, Wire};
 
 /// Locks; what a panicking thread left is used as it is.

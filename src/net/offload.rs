@@ -87,6 +87,39 @@ pub fn fill_ipv4_checksum(frame: &mut [u8], ip: usize) {
     header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
+/// Sums the bytes from `start` to `end` (the end of the frame without one) and stores the checksum at `place`. What is
+/// not there is left alone.
+pub fn ipv4_checksum_over(frame: &mut [u8], start: usize, place: usize, end: Option<usize>) {
+    let end = end.unwrap_or(frame.len()).min(frame.len());
+    if start > end || place + 2 > frame.len() {
+        return;
+    }
+    let sum = super::checksum::of(&frame[start..end]);
+    frame[place..place + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// A TCP packet that is to be cut into segments of `mss` bytes, from a frame whose headers are a driver's template: its
+/// lengths and sums are filled in. `None` if it is no TCP packet, or longer than IP allows.
+#[must_use]
+pub fn long_tcp(mut frame: Vec<u8>, mss: u16) -> Option<Packet> {
+    let layout = Layout::of(&frame)?;
+    if layout.protocol != TCP || layout.fragment || mss == 0 || frame.len() < layout.transport + 20 {
+        return None;
+    }
+    let len = frame.len() - layout.transport;
+    let id = word(&frame, layout.ip + 4)?;
+    set_length(&mut frame, &layout, len, id)?;
+    let pseudo = layout.pseudo(&frame, len).folded();
+    frame[layout.transport + 16..layout.transport + 18].copy_from_slice(&pseudo.to_be_bytes());
+    let ecn = frame[layout.transport + 13] & CWR != 0;
+    let kind = if layout.v4 { SegmentKind::Tcp4 } else { SegmentKind::Tcp6 };
+    let start = u16::try_from(layout.transport).ok()?;
+    let header = usize::from(frame[layout.transport + 12] >> 4) * 4;
+    let long = len.saturating_sub(header) > usize::from(mss);
+    let segment = long.then_some(Segmentation { kind, size: mss, ecn });
+    Some(Packet::from(frame).with_offload(Offload { checksum: Checksum::Partial { start, offset: 16 }, segment }))
+}
+
 /// Computes a partial checksum and stores it. UDP's zero is sent as all ones (RFC 768).
 fn fill_checksum(packet: &mut Packet, start: u16, offset: u16) {
     let (start, offset) = (usize::from(start), usize::from(offset));

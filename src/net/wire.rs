@@ -281,6 +281,32 @@ impl PortHandle {
 }
 
 impl Port {
+    /// As [`Link::receive`], for an owner that shares the port.
+    pub fn take(&self) -> Option<Packet> {
+        let (packet, room) = {
+            let mut inbox = lock(&self.end.inbox);
+            let packet = inbox.frames.pop_front()?;
+            inbox.bytes -= packet.len();
+            let low = inbox.frames.len() <= MAX_FRAMES / 2 && inbox.bytes <= MAX_BYTES / 2;
+            (packet, low && std::mem::take(&mut inbox.refused))
+        };
+        if room {
+            self.wake_others(self.end.caller());
+        }
+        Some(packet)
+    }
+
+    /// As [`Link::attend`].
+    pub fn attend_now(&self) {
+        self.end.woken.store(false, Ordering::Release);
+    }
+
+    /// As [`Link::has_room`].
+    pub fn room(&self) -> bool {
+        let peers = self.peers();
+        peers.is_empty() || peers.iter().any(|end| end.has_room())
+    }
+
     /// Whom to wake. Anything that happened already wakes at once.
     pub fn set_notify(&self, notify: Notify) {
         *write(&self.end.notify) = Some(notify);
@@ -348,12 +374,11 @@ impl Port {
 
 impl Link for Port {
     fn attend(&mut self) {
-        self.end.woken.store(false, Ordering::Release);
+        self.attend_now();
     }
 
     fn has_room(&mut self) -> bool {
-        let peers = self.peers();
-        peers.is_empty() || peers.iter().any(|end| end.has_room())
+        self.room()
     }
 
     fn send(&mut self, packet: Packet) -> Result<(), Packet> {
@@ -363,17 +388,7 @@ impl Link for Port {
     }
 
     fn receive(&mut self) -> Option<Packet> {
-        let (packet, room) = {
-            let mut inbox = lock(&self.end.inbox);
-            let packet = inbox.frames.pop_front()?;
-            inbox.bytes -= packet.len();
-            let low = inbox.frames.len() <= MAX_FRAMES / 2 && inbox.bytes <= MAX_BYTES / 2;
-            (packet, low && std::mem::take(&mut inbox.refused))
-        };
-        if room {
-            self.wake_others(self.end.caller());
-        }
-        Some(packet)
+        self.take()
     }
 
     fn unreceive(&mut self, packet: Packet) {

@@ -259,6 +259,7 @@ fn check_reference(low: &Low<'_>, class: &DeviceInfo, key: &str, value: &str) ->
             config.drives.iter().any(|d| d.id == value) || config.nodes.iter().any(node)
         }
         "chardev" => config.chardevs.iter().any(|c| c.id == value),
+        "netdev" => config.netdevs.iter().any(|n| n.id == value),
         _ => true,
     };
     match found {

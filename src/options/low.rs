@@ -60,6 +60,7 @@ pub(super) struct Defaults {
     pub(super) monitor: bool,
     pub(super) cdrom: bool,
     pub(super) vga: bool,
+    pub(super) network: bool,
 }
 
 /// What the options said. Options that stand for themselves write into `config` at once.
@@ -133,7 +134,7 @@ impl<'t> Low<'t> {
             initrd: None,
             append: None,
             shim: None,
-            defaults: Defaults { serial: true, parallel: true, monitor: true, cdrom: true, vga: true },
+            defaults: Defaults { serial: true, parallel: true, monitor: true, cdrom: true, vga: true, network: true },
             log_items: None,
             origin: String::new(),
         }

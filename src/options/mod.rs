@@ -24,6 +24,7 @@ mod low;
 mod machine;
 mod memory;
 mod monitor;
+mod network;
 mod process;
 mod qtest;
 mod readconfig;
@@ -45,6 +46,7 @@ use stop::{Origin, Stop};
 pub use gdb::{CHARDEV as GDB_CHARDEV, DEFAULT_DEVICE as GDB_DEVICE, NO_CHARDEV as GDB_NO_CHARDEV, gdb_chardev};
 pub use help::{QEMU_VERSION, version};
 pub use machine::machine_types;
+pub use network::parse_netdev;
 pub use tables::{CpuModelInfo, DeviceInfo, PropertyInfo, Tables};
 
 /// What a command line asks for.

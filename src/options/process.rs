@@ -6,7 +6,7 @@ use super::lists;
 use super::low::Low;
 use super::stop::{Step, Stop};
 use crate::keyval::value::ValueError;
-use crate::keyval::{List, asks_help};
+
 use crate::machine::config::{PanicAction, WatchdogAction};
 
 pub(super) fn read_name(low: &mut Low<'_>, text: &str) -> Step {
@@ -151,53 +151,4 @@ pub(super) fn read_nodefaults(low: &mut Low<'_>, _: &str) -> Step {
 /// There is no configuration file of the user that could be read.
 pub(super) fn read_no_user_config(_: &mut Low<'_>, _: &str) -> Step {
     Ok(())
-}
-
-/// QEMU's network back ends.
-const NETWORKS: &[&str] = &[
-    "none",
-    "nic",
-    "user",
-    "tap",
-    "l2tpv3",
-    "socket",
-    "stream",
-    "dgram",
-    "vde",
-    "bridge",
-    "hubport",
-    "vhost-user",
-    "vhost-vdpa",
-    "af-xdp",
-    "passt",
-];
-
-fn network(low: &mut Low<'_>, text: &str) -> Step {
-    let any = List { name: "net", implied: Some("type"), keys: &[], merge: false };
-    let pairs = low.list(&any, text)?;
-    let kind = pairs.get("type").unwrap_or_default();
-    if kind == "none" {
-        return match pairs.pairs.iter().find(|(key, _)| key != "type") {
-            Some((key, _)) => Err(ValueError::unexpected("", key, ["type"]).into()),
-            None => Ok(()),
-        };
-    }
-    if NETWORKS.contains(&kind) {
-        return Err(Stop::unsupported(format_args!("network back end '{kind}'")));
-    }
-    if kind.is_empty() {
-        return Err(ValueError::Missing { name: "type".into() }.into());
-    }
-    Err(ValueError::not_accepted("type", kind, ["none"]).into())
-}
-
-pub(super) fn read_nic(low: &mut Low<'_>, text: &str) -> Step {
-    if asks_help(text) {
-        return Err(Stop::Print("Available netdev backend types:\nnone\n".into(), 0));
-    }
-    network(low, text)
-}
-
-pub(super) fn read_net(low: &mut Low<'_>, text: &str) -> Step {
-    network(low, text)
 }

@@ -3,7 +3,8 @@
 use super::low::Low;
 use super::stop::{Step, Stop};
 use super::{
-    blockdev, boot, chardev, device, display, drive, gdb, icount, logging, machine, memory, monitor, qtest, smp,
+    blockdev, boot, chardev, device, display, drive, gdb, icount, logging, machine, memory, monitor, network, qtest,
+    smp,
 };
 use crate::machine::config::Config;
 
@@ -40,6 +41,7 @@ pub(super) fn resolve(low: &mut Low<'_>) -> Step<Config> {
     low.config.monitors = low.monitors.clone();
     blockdev::check(low)?;
     drive::resolve(low, found.is_pc())?;
+    network::resolve(low, found.is_pc())?;
     device::resolve(low)?;
     device::check_globals(low)?;
     chardev::check_users(low)?;

@@ -4,8 +4,8 @@ use super::help;
 use super::low::Low;
 use super::stop::{Origin, Step, Stop};
 use super::{
-    blockdev, boot, chardev, device, display, drive, firmware, gdb, icount, logging, machine, memory, monitor, process,
-    qtest, readconfig, smp,
+    blockdev, boot, chardev, device, display, drive, firmware, gdb, icount, logging, machine, memory, monitor, network,
+    process, qtest, readconfig, smp,
 };
 use crate::keyval::nearest;
 
@@ -127,8 +127,24 @@ const DISPLAY: &[Row] = &[
 ];
 
 const NETWORK: &[Row] = &[
-    row("nic", "none", "no network adapter", process::read_nic),
-    row("net", "none", "no network adapter", process::read_net),
+    row(
+        "netdev",
+        "TYPE,id=ID[,KEY=VALUE...]",
+        "the host's side of a network ('-netdev help' lists the types); -device CLASS,netdev=ID\nis the guest's",
+        network::read_netdev,
+    ),
+    row(
+        "nic",
+        "TYPE[,model=CLASS][,mac=ADDRESS][,KEY=VALUE...]|none",
+        "both sides in one; none: no network adapter",
+        network::read_nic,
+    ),
+    row(
+        "net",
+        "nic[,macaddr=ADDRESS][,model=CLASS][,addr=SLOT][,netdev=ID]|TYPE[,KEY=VALUE...]|none",
+        "a network adapter or a host's side, on hub 0; none: no network adapter",
+        network::read_net,
+    ),
 ];
 
 const CHARACTER: &[Row] = &[
@@ -245,7 +261,6 @@ const REFUSED: &[Row] = &[
     refused("full-screen", ""),
     refused("win2k-hack", ""),
     refused("no-fd-bootchk", ""),
-    refused("netdev", "x"),
     refused("tpmdev", "x"),
     refused("dtb", "x"),
     refused("compat", "x"),

@@ -22,6 +22,7 @@ use crate::monitor::info::{
 use crate::monitor::{
     CommandError, CommandResult, Control, DriveName, IfConnected, NewMedium, PortWidth, ReadOnlyMode,
 };
+use crate::net::Networks;
 use crate::trace;
 use crate::ui::vnc;
 use crate::ui::{Display, InputEvent};
@@ -40,6 +41,8 @@ pub struct Session {
     pub chardevs: Arc<Chardevs>,
     /// Its display.
     pub display: Arc<Display>,
+    /// Its networks.
+    pub networks: Arc<Networks>,
     /// Its VNC servers, once they run.
     pub servers: OnceLock<Vec<Arc<vnc::Server>>>,
     /// The gdb server, once there can be one.
@@ -538,6 +541,15 @@ impl Control for Session {
 
     fn chardevs(&self) -> Arc<Chardevs> {
         Arc::clone(&self.chardevs)
+    }
+
+    fn networks(&self) -> Arc<Networks> {
+        Arc::clone(&self.networks)
+    }
+
+    fn netdev_add(&self, options: &str) -> CommandResult {
+        let netdev = crate::options::parse_netdev(options).map_err(CommandError::new)?;
+        self.networks.open(&crate::machine::network_spec(&netdev)).map_err(CommandError::new)
     }
 
     fn display(&self) -> Option<Arc<Display>> {

@@ -16,6 +16,7 @@ use crate::host::signal::{self, JOB_CONTROL, Meaning, Signal, SignalFd, TERMINAT
 use crate::machine::config::{Config, DisplaySpec, GdbSpec, VncSpec};
 use crate::machine::{self, BuildError, Built, Cause, Machine, Surroundings};
 use crate::monitor::{Control, Mode, Monitors};
+use crate::net::Networks;
 use crate::options::{self, Tables};
 use crate::trace;
 use crate::ui::keymap::Keymap;
@@ -90,7 +91,14 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
     let machine_slot: Arc<OnceLock<Weak<Machine>>> = Arc::default();
     let consoles = Arc::<Consoles>::default();
     let chardevs = open_chardevs(config, &handle, &machine_slot, &consoles, &display)?;
-    let surroundings = Surroundings { handle: handle.clone(), chardevs: Arc::clone(&chardevs), display };
+    let networks = Networks::new();
+    machine::open_networks(config, &networks)?;
+    let surroundings = Surroundings {
+        handle: handle.clone(),
+        chardevs: Arc::clone(&chardevs),
+        display,
+        networks: Arc::clone(&networks),
+    };
     let Built { machine, pc, drives, warnings } = machine::build(config, &surroundings)?;
     // Only this call ever sets it.
     let _ = machine_slot.set(Arc::downgrade(&machine));
@@ -104,6 +112,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         drives,
         chardevs: Arc::clone(&chardevs),
         display: Arc::clone(&surroundings.display),
+        networks: Arc::clone(&networks),
         servers: OnceLock::new(),
         debugger: OnceLock::new(),
         config: config.clone(),
@@ -134,6 +143,7 @@ pub fn run(config: &Config) -> Result<u8, StartError> {
         server.stop();
     }
     chardevs.close_all();
+    networks.close_all();
     drop(pid_file);
     Ok(machine.exit_status())
 }

@@ -12,6 +12,7 @@ use dromaius::cpu::CpuState;
 use dromaius::event::{Clock, EventLoop};
 use dromaius::machine::{self, Built, Cause, RunState, Surroundings};
 use dromaius::mem::{Backing, PAGE_SIZE, RamRange, RomWrites};
+use dromaius::net::Networks;
 use dromaius::options::{self, Parsed, Tables};
 use dromaius::ui::Display;
 use tempfile::TempDir;
@@ -229,7 +230,7 @@ impl Bench {
             chardevs.open(&spec).unwrap();
         }
         let display = Arc::new(Display::new());
-        let surroundings = Surroundings { handle, chardevs, display: Arc::clone(&display) };
+        let surroundings = Surroundings { handle, chardevs, display: Arc::clone(&display), networks: Networks::new() };
         let processors: Arc<[Processor; CPUS]> = Arc::default();
         let idle = Arc::new(Idle { processors: Arc::clone(&processors) });
         let built = machine::build_on(idle, Vec::new(), &config, &surroundings).unwrap();

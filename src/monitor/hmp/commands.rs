@@ -4,6 +4,7 @@ use crate::monitor::control::{DriveName, IfConnected, NewMedium, PortWidth, Read
 use crate::monitor::dump::{Format, instructions_text, memory_text, value_text};
 use crate::monitor::operations::{self, Picture};
 use crate::monitor::{keys, paging, registers};
+use crate::net::user::Forward;
 use crate::ui::{InputEvent, MouseButton};
 
 use super::lex::{Args, Fmt};
@@ -319,6 +320,60 @@ pub(super) fn logfile(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
     if let Err(error) = hmp.control().set_log_file(args.text("filename")) {
         hmp.print(format!("{error}\n"));
     }
+    Ok(())
+}
+
+pub(super) fn set_link(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
+    let up = match args.text("up") {
+        "on" => true,
+        "off" => false,
+        _ => {
+            hmp.print("Expected 'on' or 'off'\nTry \"help set_link\" for more information\n");
+            return Ok(());
+        }
+    };
+    hmp.control().networks().set_link(args.text("name"), up).or_else(failure)
+}
+
+pub(super) fn netdev_add(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
+    hmp.control().netdev_add(args.text("netdev"))
+}
+
+pub(super) fn netdev_del(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
+    hmp.control().networks().close(args.text("id")).or_else(failure)
+}
+
+/// `[netdev_id] rule`.
+fn forwarding_rule(args: &Args) -> (Option<&str>, &str) {
+    match args.optional_text("arg2") {
+        Some(rule) => (Some(args.text("arg1")), rule),
+        None => (None, args.text("arg1")),
+    }
+}
+
+pub(super) fn hostfwd_add(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
+    let (id, rule) = forwarding_rule(args);
+    let done = hmp.control().networks().with_user(id, |user| user.add_forward(rule));
+    if let Err(text) = done.and_then(|result| result) {
+        hmp.print(text + "\n");
+    }
+    Ok(())
+}
+
+pub(super) fn hostfwd_remove(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
+    let (id, rule) = forwarding_rule(args);
+    let text = match Forward::parse_host(rule) {
+        Err(()) => "invalid format".to_owned(),
+        Ok((transport, host)) => {
+            let removed = hmp.control().networks().with_user(id, |user| user.remove_forward(transport, host));
+            match removed {
+                Ok(true) => format!("host forwarding rule for {rule} removed"),
+                Ok(false) => format!("host forwarding rule for {rule} not found"),
+                Err(text) => text,
+            }
+        }
+    };
+    hmp.print(text + "\n");
     Ok(())
 }
 

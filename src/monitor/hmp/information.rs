@@ -143,6 +143,16 @@ pub(super) fn mice(hmp: &mut Hmp<'_>, _: &Args) -> CommandResult {
     Ok(())
 }
 
+pub(super) fn network(hmp: &mut Hmp<'_>, _: &Args) -> CommandResult {
+    hmp.print(text::network(&hmp.control().networks().clients()));
+    Ok(())
+}
+
+pub(super) fn usernet(hmp: &mut Hmp<'_>, _: &Args) -> CommandResult {
+    hmp.print(text::usernet(&hmp.control().networks().users()));
+    Ok(())
+}
+
 pub(super) fn vnc(hmp: &mut Hmp<'_>, _: &Args) -> CommandResult {
     hmp.print(text::vnc_servers(&hmp.control().vnc_servers()));
     Ok(())

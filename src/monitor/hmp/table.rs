@@ -179,6 +179,20 @@ pub static COMMANDS: &[Command] = &[
     ),
     Command::new("help|?", "[cmd]", "show the help", &[arg("name", Kind::OptionalRest)], run::help),
     Command::new(
+        "hostfwd_add",
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
+        "redirect TCP or UDP connections from host to guest (requires -net user)",
+        &[arg("arg1", Kind::Text), arg("arg2", Kind::OptionalText)],
+        run::hostfwd_add,
+    ),
+    Command::new(
+        "hostfwd_remove",
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport",
+        "remove host-to-guest TCP or UDP redirection",
+        &[arg("arg1", Kind::Text), arg("arg2", Kind::OptionalText)],
+        run::hostfwd_remove,
+    ),
+    Command::new(
         "i",
         "/fmt addr",
         "I/O port read",
@@ -228,6 +242,14 @@ pub static COMMANDS: &[Command] = &[
         &[arg("index", Kind::Int)],
         run::mouse_set,
     ),
+    Command::new(
+        "netdev_add",
+        "[user|tap|socket|stream|dgram|vde|bridge|hubport|netmap|vhost-user],id=str[,prop=value][,...]",
+        "add host network device",
+        &[arg("netdev", Kind::Text)],
+        run::netdev_add,
+    ),
+    Command::new("netdev_del", "id", "remove host network device", &[arg("id", Kind::Text)], run::netdev_del),
     Command::new("nmi", "", "inject an NMI", &[], run::nmi),
     Command::new(
         "o",
@@ -284,6 +306,13 @@ pub static COMMANDS: &[Command] = &[
         "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
         &[arg("keys", Kind::Text), arg("hold-time", Kind::OptionalInt)],
         run::sendkey,
+    ),
+    Command::new(
+        "set_link",
+        "name on|off",
+        "change the link status of a network adapter",
+        &[arg("name", Kind::Text), arg("up", Kind::Text)],
+        run::set_link,
     ),
     Command::new(
         "set_password",
@@ -364,6 +393,7 @@ pub static INFO: &[Command] = &[
         info::mtree,
     ),
     Command::new("name", "", "show the current VM name", &[], info::name),
+    Command::new("network", "", "show the network state", &[], info::network),
     Command::new("pci", "", "show PCI info", &[], info::pci),
     Command::new("pic", "", "show PIC state", &[], info::pic),
     Command::new(
@@ -384,6 +414,7 @@ pub static INFO: &[Command] = &[
     Command::new("roms", "", "show roms", &[], info::roms),
     Command::new("status", "", "show the current VM status (running|paused)", &[], info::status),
     Command::new("tlb", "", "show virtual to physical memory mappings", &[], info::tlb),
+    Command::new("usernet", "", "show user network stack connection states", &[], info::usernet),
     Command::new("uuid", "", "show the current VM UUID", &[], info::uuid),
     Command::new("version", "", "show the version of QEMU", &[], info::version),
     Command::new("vnc", "", "show the vnc server status", &[], info::vnc),

@@ -1,5 +1,6 @@
 //! QMP's answers: pure functions from the data of [`crate::monitor::info`] to JSON, as libvirt reads it.
 
+use crate::net::RxFilter;
 use serde_json::{Map, Value, json};
 
 use crate::block::Stats;
@@ -319,4 +320,27 @@ pub(super) fn vnc_servers(servers: &[VncServer]) -> Value {
             json!({"auth": server.auth, "clients": clients(server), "server": listeners, "id": server.id})
         })
         .collect()
+}
+/// `query-rx-filter`: a card's name, address and filter.
+pub(super) fn rx_filter((name, mac, filter): &(String, [u8; 6], RxFilter)) -> Value {
+    let mac_text = |mac: &[u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    let state = |all: bool, none: bool| match (all, none) {
+        (true, _) => "all",
+        (_, true) => "none",
+        _ => "normal",
+    };
+    json!({
+        "name": name,
+        "promiscuous": filter.promiscuous,
+        "multicast": state(filter.all_multicast, filter.no_multicast),
+        "unicast": state(filter.all_unicast, filter.no_unicast),
+        "vlan": if filter.vlans.is_none() { "all" } else { "normal" },
+        "broadcast-allowed": filter.broadcast,
+        "multicast-overflow": filter.multicast_overflow,
+        "unicast-overflow": filter.unicast_overflow,
+        "main-mac": mac_text(mac),
+        "vlan-table": filter.vlans.clone().unwrap_or_default(),
+        "unicast-table": filter.unicast.iter().map(mac_text).collect::<Vec<_>>(),
+        "multicast-table": filter.multicast.iter().map(mac_text).collect::<Vec<_>>(),
+    })
 }

@@ -15,6 +15,8 @@ pub(super) enum Type {
     Uint,
     Array,
     Object,
+    /// In the place of a name: any others.
+    Rest,
 }
 
 /// An argument.
@@ -66,6 +68,7 @@ pub(super) fn check(name: &str, kind: Type, value: &Value) -> CommandResult {
         Type::Array => Err(wrong_type(name, "array")),
         Type::Object if value.is_object() => Ok(()),
         Type::Object => Err(wrong_type(name, "object")),
+        Type::Rest => Ok(()),
     }
 }
 
@@ -85,7 +88,9 @@ impl Arguments {
                 None => {}
             }
         }
-        let unknown = map.keys().find(|name| !table.iter().any(|parameter| parameter.name == name.as_str()));
+        let open = table.iter().any(|parameter| parameter.kind == Type::Rest);
+        let unknown =
+            map.keys().filter(|_| !open).find(|name| !table.iter().any(|parameter| parameter.name == name.as_str()));
         match unknown {
             Some(name) => Err(CommandError::new(format!("Parameter '{name}' is unexpected"))),
             None => Ok(Self(map)),
@@ -94,6 +99,11 @@ impl Arguments {
 
     pub(super) fn value(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
+    }
+
+    /// All of them, as an object.
+    pub(super) fn object(&self) -> Value {
+        Value::Object(self.0.clone())
     }
 
     pub(super) fn optional_text(&self, name: &str) -> Option<&str> {

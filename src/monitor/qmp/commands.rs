@@ -40,7 +40,7 @@ pub(super) fn find(name: &str) -> Option<&'static Command> {
 
 /// All commands.
 pub(super) fn all() -> impl Iterator<Item = &'static Command> {
-    QUERIES.iter().chain(ACTIONS).chain(CHARDEV_ACTIONS)
+    QUERIES.iter().chain(ACTIONS).chain(CHARDEV_ACTIONS).chain(NETWORK_ACTIONS)
 }
 
 static QUERIES: &[Command] = &[
@@ -233,6 +233,39 @@ static CHARDEV_ACTIONS: &[Command] = &[
             }
             let data = control(e).chardevs().ring_buffer_read(args.text("device"), size).map_err(failed)?;
             Ok(String::from_utf8_lossy(&data).into_owned().into())
+        },
+    },
+];
+
+static NETWORK_ACTIONS: &[Command] = &[
+    Command {
+        name: "set_link",
+        args: &[need("name", Type::Text), need("up", Type::Bool)],
+        run: |e, args| {
+            let done = control(e).networks().set_link(args.text("name"), args.flag("up"));
+            // QEMU has a class for a name that nobody has.
+            done.map(|()| nothing()).map_err(|_| CommandError::device_not_found(args.text("name")))
+        },
+    },
+    Command {
+        name: "netdev_add",
+        args: &[need("type", Type::Text), need("id", Type::Text), may("*", Type::Rest)],
+        run: |e, args| control(e).netdev_add(&args.object().to_string()).map(|()| nothing()),
+    },
+    Command {
+        name: "netdev_del",
+        args: &[need("id", Type::Text)],
+        run: |e, args| {
+            let done = control(e).networks().close(args.text("id"));
+            done.map(|()| nothing()).map_err(|_| CommandError::device_not_found(args.text("id")))
+        },
+    },
+    Command {
+        name: "query-rx-filter",
+        args: &[may("name", Type::Text)],
+        run: |e, args| {
+            let filters = control(e).networks().filters(args.optional_text("name")).map_err(CommandError::new)?;
+            Ok(filters.iter().map(answers::rx_filter).collect())
         },
     },
 ];

@@ -1,0 +1,4 @@
+//! Network cards. Each holds a [`crate::net::Link`] and moves frames between it and guest memory.
+
+pub mod e1000;
+mod frame;
