@@ -4,7 +4,10 @@ use std::sync::{Arc, Weak};
 
 use crate::bus::{BoardCell, DeviceId, PciAddress, Token};
 use crate::hw::net::e1000::{self, E1000};
+use crate::hw::net::ne2000::{self, Ne2000};
 use crate::hw::registry;
+use crate::hw::virtio::classes::{self, Variant};
+use crate::hw::virtio::net::{self, Net, bit};
 use crate::mem::RamBlock;
 use crate::net::{Caller, Link, Networks, Notify, Peer, PeerError, Port, Spec};
 
@@ -94,8 +97,11 @@ impl Site<'_> {
             // Every card gets its address before the next one, created or not.
             let mac = self.networks.take_mac(nic.mac);
             let model = nic.model.as_deref().unwrap_or(DEFAULT_MODEL);
-            let Some(class) = registry::class(model).filter(|class| class.category == registry::Category::Network)
-            else {
+            let model = if model == "virtio" { "virtio-net-pci" } else { model };
+            let class = registry::classes().into_iter().find(|class| {
+                (class.name == model || class.alias == Some(model)) && class.category == registry::Category::Network
+            });
+            let Some(class) = class else {
                 self.placed.lost_nics.push(format!(
                     "requested NIC ({}, model {model}) was not created (not supported by this machine?)",
                     if nic.id.is_empty() { "anonymous" } else { &nic.id }
@@ -119,20 +125,27 @@ impl Site<'_> {
         id: &str,
         nic: Option<(&NicSpec, [u8; 6])>,
     ) -> Result<(), BuildError> {
+        if let Some((family, variant)) = classes::find(model)
+            && family.device == net::TYPE
+        {
+            return self.virtio_net(model, variant, props, id, nic);
+        }
         match model {
             "e1000" => self.e1000(props, id, nic),
+            "ne2k_pci" => self.ne2k_pci(props, id, nic),
+            "ne2k_isa" => self.ne2k_isa(props, id, nic),
             other => Err(props.error(format!("'{other}' is not supported by this version"))),
         }
     }
 
-    /// Takes the properties that all cards have.
+    /// Takes the properties that all cards have. A card that has its slot already may have several queues.
     fn card(
         &mut self,
-        model: &'static str,
-        rom: &str,
+        (model, rom): (&str, &str),
         props: &mut Props<'_>,
         id: &str,
         nic: Option<(&NicSpec, [u8; 6])>,
+        address: Option<PciAddress>,
     ) -> Result<Card, BuildError> {
         let wanted = match props.text("mac") {
             None => None,
@@ -141,6 +154,7 @@ impl Site<'_> {
                     .ok_or_else(|| props.error(format!("Property '{model}.mac' doesn't take value '{text}'")))?,
             ),
         };
+        let multiqueue = address.is_some();
         let netdev = props.text("netdev").map(str::to_owned);
         let peer = match (nic, &netdev) {
             (Some((NicSpec { peer: NetPeer::Hub(hub), .. }, _)), _) => Peer::Hub(*hub),
@@ -148,7 +162,11 @@ impl Site<'_> {
             (None, Some(id)) => Peer::Netdev(id.clone()),
             (None, None) => Peer::None,
         };
-        let ports = self.networks.plug(id, model, &peer, 1).map_err(|error| {
+        let queues = match &peer {
+            Peer::Netdev(id) if multiqueue => self.networks.queues(id),
+            _ => 1,
+        };
+        let ports = self.networks.plug(id, model, &peer, queues).map_err(|error| {
             let name = netdev.as_deref().unwrap_or_default();
             props.error(match error {
                 PeerError::Missing => format!("Property '{model}.netdev' can't find value '{name}'"),
@@ -159,7 +177,10 @@ impl Site<'_> {
             Some((_, mac)) => mac,
             None => self.networks.take_mac(wanted),
         };
-        let address = self.slot(props)?;
+        let address = match address {
+            Some(address) => address,
+            None => self.slot(props)?,
+        };
         if let Some(index) = boot_index(props)? {
             let function = match address.function {
                 0 => String::new(),
@@ -180,7 +201,7 @@ impl Site<'_> {
     }
 
     fn e1000(&mut self, mut props: Props<'_>, id: &str, nic: Option<(&NicSpec, [u8; 6])>) -> Result<(), BuildError> {
-        let mut card = self.card("e1000", "efi-e1000.rom", &mut props, id, nic)?;
+        let mut card = self.card(("e1000", "efi-e1000.rom"), &mut props, id, nic, None)?;
         props.finish()?;
         let wiring = self.wiring;
         let mut board = self.board();
@@ -197,4 +218,121 @@ impl Site<'_> {
         self.remember("e1000", id, "PCI", card.properties);
         Ok(())
     }
+
+    fn ne2k_pci(&mut self, mut props: Props<'_>, id: &str, nic: Option<(&NicSpec, [u8; 6])>) -> Result<(), BuildError> {
+        let mut card = self.card(("ne2k_pci", "efi-ne2k_pci.rom"), &mut props, id, nic, None)?;
+        props.finish()?;
+        let wiring = self.wiring;
+        let mut board = self.board();
+        let device = board.reserve("ne2k_pci");
+        let irq = wiring.irqs.router().line(card.address.device, 0);
+        let link = card.link(wiring, device, ne2000::LINK_TOKEN);
+        Ne2000::add_pci(&mut board, device, card.address, irq, link, card.mac, card.rom);
+        drop(board);
+        self.remember("ne2k_pci", id, "PCI", card.properties);
+        Ok(())
+    }
+
+    fn ne2k_isa(&mut self, mut props: Props<'_>, id: &str, nic: Option<(&NicSpec, [u8; 6])>) -> Result<(), BuildError> {
+        // QEMU's bases and interrupts of the first cards; -device takes the first unless it says otherwise.
+        const PLACES: [(u16, u8); 6] = [(0x300, 9), (0x320, 10), (0x340, 11), (0x360, 3), (0x280, 4), (0x380, 5)];
+        let used = self.placed.devices.iter().filter(|device| device.driver == "ne2k_isa").count();
+        let (base, irq) = if nic.is_some() { PLACES[used.min(PLACES.len() - 1)] } else { PLACES[0] };
+        let base = props.u16("iobase", base)?;
+        let irq = u8::try_from(props.number("irq", irq.into(), 0, 15)?).unwrap_or(9);
+        let mut card = self.card(("ne2k_isa", ""), &mut props, id, nic, Some(PciAddress::new(0, 0)))?;
+        props.finish()?;
+        let wiring = self.wiring;
+        let mut board = self.board();
+        let device = board.reserve("ne2k_isa");
+        let link = card.link(wiring, device, ne2000::LINK_TOKEN);
+        board.install(device, Ne2000::isa(wiring.irqs.isa(irq), link, card.mac));
+        board.map_ports(device, ne2000::PORTS, ne2000::DECODE, base, ne2000::ISA_PORTS);
+        drop(board);
+        self.remember("ne2k_isa", id, "ISA", card.properties);
+        Ok(())
+    }
+
+    /// `virtio-net-pci` and its variants.
+    pub(super) fn virtio_net(
+        &mut self,
+        class: &str,
+        variant: Variant,
+        mut props: Props<'_>,
+        id: &str,
+        nic: Option<(&NicSpec, [u8; 6])>,
+    ) -> Result<(), BuildError> {
+        let options = virtio_net_options(&mut props)?;
+        let several = props.flag("mq", false)?;
+        let mut place = self.virtio_place(class, variant, &mut props)?;
+        let mut card = self.card((class, "efi-virtio.rom"), &mut props, id, nic, Some(place.address))?;
+        props.finish()?;
+        if !several {
+            card.ports.truncate(1);
+        }
+        place.rom = card.rom.take();
+        let mut links: Vec<Box<dyn Link>> = Vec::new();
+        for queue in 0..card.ports.len() as u64 {
+            links.push(card.link(self.wiring, place.device, Token(queue)));
+        }
+        let vectors = u16::try_from(2 * links.len() + 2).unwrap_or(u16::MAX);
+        let device = Net::new(links, card.mac, options);
+        self.virtio_install(place, id, Box::new(device), if several { vectors } else { 3 });
+        Ok(())
+    }
+}
+
+/// The device's own properties.
+fn virtio_net_options(props: &mut Props<'_>) -> Result<net::Options, BuildError> {
+    let mut features = net::DEFAULT_FEATURES;
+    for (name, bits) in [
+        ("csum", bit::CSUM),
+        ("ctrl_guest_offloads", bit::CTRL_GUEST_OFFLOADS),
+        ("ctrl_mac_addr", bit::CTRL_MAC_ADDR),
+        ("ctrl_rx", bit::CTRL_RX),
+        ("ctrl_rx_extra", bit::CTRL_RX_EXTRA),
+        ("ctrl_vlan", bit::CTRL_VLAN),
+        ("ctrl_vq", bit::CTRL_VQ),
+        ("gso", 0),
+        ("guest_announce", bit::GUEST_ANNOUNCE),
+        ("guest_csum", bit::GUEST_CSUM),
+        ("guest_ecn", bit::GUEST_ECN),
+        ("guest_tso4", bit::GUEST_TSO4),
+        ("guest_tso6", bit::GUEST_TSO6),
+        ("guest_ufo", bit::GUEST_UFO),
+        ("host_ecn", bit::HOST_ECN),
+        ("host_tso4", bit::HOST_TSO4),
+        ("host_tso6", bit::HOST_TSO6),
+        ("host_ufo", bit::HOST_UFO),
+        ("mrg_rxbuf", bit::MRG_RXBUF),
+        ("status", bit::STATUS),
+    ] {
+        if !props.flag(name, true)? {
+            features &= !bits;
+        }
+    }
+    let mut size = |name: &str| -> Result<u16, BuildError> {
+        let size = props.u16(name, 256)?;
+        if !(256..=1024).contains(&size) || !size.is_power_of_two() {
+            let text = format!("Invalid {name} (= {size}), must be a power of 2 between 256 and 1024.");
+            return Err(props.error(text));
+        }
+        Ok(size)
+    };
+    let (rx_size, tx_size) = (size("rx_queue_size")?, size("tx_queue_size")?);
+    let duplex = match props.text("duplex") {
+        None => None,
+        Some("half") => Some(false),
+        Some("full") => Some(true),
+        Some(_) => return Err(props.error("'duplex' must be 'half' or 'full'")),
+    };
+    let speed = match props.text("speed") {
+        None | Some("-1") => None,
+        Some(text) => match text.parse::<u32>().ok().filter(|speed| *speed <= i32::MAX.unsigned_abs()) {
+            Some(speed) => Some(speed),
+            None => return Err(props.error("'speed' must be between 0 and INT_MAX")),
+        },
+    };
+    let mtu = props.u16("host_mtu", 0)?;
+    Ok(net::Options { features, rx_size, tx_size, mtu, speed, duplex })
 }

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use crate::bus::{DeviceId, DeviceRef, PciAddress};
 use crate::hw::virtio::classes::{self, Variant};
+use crate::hw::virtio::net;
 use crate::hw::virtio::rng::{self, Builtin, Rng};
 use crate::hw::virtio::transport_pci::{DECODE, Options, VirtioPci, Wires};
 use crate::hw::virtio::{VirtioDevice, feature};
+
+use crate::mem::RamBlock;
 
 use super::build::BuildError;
 use super::config::DeviceSpec;
@@ -19,11 +22,13 @@ const UNSET_VECTORS: u32 = u32::MAX;
 /// A place on the bus for a device that is being made, with what its properties say of the transport.
 pub(super) struct Place {
     class: String,
-    address: PciAddress,
+    pub(super) address: PciAddress,
     /// The board's name of the device, for timers and notifiers.
     pub(super) device: DeviceId,
     options: Options,
     vectors: u32,
+    /// An expansion ROM.
+    pub(super) rom: Option<Arc<RamBlock>>,
 }
 
 impl Site<'_> {
@@ -31,6 +36,7 @@ impl Site<'_> {
     pub(super) fn virtio(&mut self, spec: &DeviceSpec, props: Props<'_>, id: &str) -> Option<Result<(), BuildError>> {
         let (family, variant) = classes::find(&spec.driver)?;
         Some(match family.device {
+            net::TYPE => self.virtio_net(&spec.driver, variant, props, id, None),
             rng::TYPE => self.virtio_rng(spec, variant, props, id),
             other => Err(props.error(format!("virtio-{} is not supported by this version", other.name))),
         })
@@ -51,7 +57,7 @@ impl Site<'_> {
         };
         let address = self.slot(props)?;
         let device = self.board().reserve(class);
-        Ok(Place { class: class.to_owned(), address, device, options, vectors })
+        Ok(Place { class: class.to_owned(), address, device, options, vectors, rom: None })
     }
 
     /// Puts the device on the bus. `default_vectors` counts if the command line gave no `vectors`.
@@ -62,7 +68,7 @@ impl Site<'_> {
         device: Box<dyn VirtioDevice>,
         default_vectors: u16,
     ) -> DeviceRef<VirtioPci> {
-        let Place { class, address, device: number, mut options, vectors } = place;
+        let Place { class, address, device: number, mut options, vectors, rom } = place;
         options.vectors = match vectors {
             UNSET_VECTORS => default_vectors,
             vectors => u16::try_from(vectors).unwrap_or(u16::MAX).min(crate::hw::pci::msix::MAX_VECTORS),
@@ -72,11 +78,13 @@ impl Site<'_> {
             msi: Arc::clone(&self.wiring.messages),
             ram: self.wiring.ram.clone(),
         };
+        options.rom = rom.as_ref().map(|rom| rom.len());
+        let ram: Vec<_> = rom.into_iter().map(|rom| (6, rom)).collect();
         let chip = VirtioPci::new(device, options, wires);
         let installed = {
             let mut board = self.board();
             let installed = board.install(number, chip);
-            board.plug_pci(address, number, DECODE, &[]);
+            board.plug_pci(address, number, DECODE, &ram);
             installed
         };
         let on = |value: bool| value.to_string();

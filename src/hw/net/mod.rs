@@ -2,3 +2,4 @@
 
 pub mod e1000;
 mod frame;
+pub mod ne2000;

@@ -263,7 +263,8 @@ impl Ne2000 {
             return false;
         }
         let (current, boundary) = (usize::from(self.regs.curr) << 8, usize::from(self.regs.bnry) << 8);
-        let free = if current < boundary { boundary - current } else { (stop - start).saturating_sub(current - boundary) };
+        let free =
+            if current < boundary { boundary - current } else { (stop - start).saturating_sub(current - boundary) };
         free >= LONGEST + 4
     }
 

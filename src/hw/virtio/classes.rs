@@ -4,7 +4,7 @@ use crate::hw::props::{Kind, Property};
 use crate::hw::registry::{Category, ClassHelp, PropertyHelp};
 
 use super::DeviceType;
-use super::rng;
+use super::{net, rng};
 
 /// Which interfaces a class's name stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,16 +68,53 @@ pub const TRANSPORT: &[Property] = &[
     switch("queue_reset", "on"),
 ];
 
+/// The network device.
+const NET: &[Property] = &[
+    Property::new("bootindex", Kind::Int32, None),
+    switch("csum", "on"),
+    switch("ctrl_guest_offloads", "on"),
+    switch("ctrl_mac_addr", "on"),
+    switch("ctrl_rx", "on"),
+    switch("ctrl_rx_extra", "on"),
+    switch("ctrl_vlan", "on"),
+    switch("ctrl_vq", "on"),
+    Property::new("duplex", Kind::Str, None),
+    switch("gso", "on"),
+    switch("guest_announce", "on"),
+    switch("guest_csum", "on"),
+    switch("guest_ecn", "on"),
+    switch("guest_tso4", "on"),
+    switch("guest_tso6", "on"),
+    switch("guest_ufo", "on"),
+    switch("host_ecn", "on"),
+    Property::new("host_mtu", Kind::Uint16, Some("0")),
+    switch("host_tso4", "on"),
+    switch("host_tso6", "on"),
+    switch("host_ufo", "on"),
+    Property::new("mac", Kind::Str, None).described("Ethernet 6-byte MAC Address, example: 52:54:00:12:34:56"),
+    switch("mq", "off"),
+    switch("mrg_rxbuf", "on"),
+    Property::new("netdev", Kind::Str, None).described("ID of a netdev to use as a backend"),
+    Property::new("romfile", Kind::Str, None),
+    Property::new("rx_queue_size", Kind::Uint16, Some("256")),
+    Property::new("speed", Kind::Int32, Some("-1")),
+    switch("status", "on"),
+    Property::new("tx_queue_size", Kind::Uint16, Some("256")),
+];
+
 /// The kinds.
-pub const FAMILIES: &[Family] = &[Family {
-    device: rng::TYPE,
-    category: Category::Misc,
-    vectors: Some(UNSET),
-    properties: &[
-        Property::new("max-bytes", Kind::Uint64, Some("9223372036854775807")),
-        Property::new("period", Kind::Uint32, Some("65536")),
-    ],
-}];
+pub const FAMILIES: &[Family] = &[
+    Family { device: net::TYPE, category: Category::Network, vectors: Some(UNSET), properties: NET },
+    Family {
+        device: rng::TYPE,
+        category: Category::Misc,
+        vectors: Some(UNSET),
+        properties: &[
+            Property::new("max-bytes", Kind::Uint64, Some("9223372036854775807")),
+            Property::new("period", Kind::Uint32, Some("65536")),
+        ],
+    },
+];
 
 /// The kind and variant that a class's name stands for.
 #[must_use]

@@ -10,6 +10,7 @@
 
 pub mod classes;
 mod interrupt;
+pub mod net;
 mod queue;
 pub mod rng;
 mod spec;

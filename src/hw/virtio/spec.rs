@@ -15,6 +15,8 @@ pub const LEGACY: Region = Region(0);
 pub const MSIX: Region = Region(1);
 /// The notification port of `modern-pio-notify`.
 pub const PORT_NOTIFY: Region = Region(2);
+/// The expansion ROM.
+pub const ROM: Region = Region(3);
 /// The modern structures.
 pub const MODERN: Region = Region(4);
 

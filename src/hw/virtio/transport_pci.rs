@@ -15,7 +15,7 @@ use super::queue::{Areas, Queue, queues};
 use super::spec::{
     CAP_COMMON, CAP_DEVICE, CAP_ISR, CAP_NOTIFY, CAP_PCI, CAP_VENDOR, COMMON_OFFSET, DEVICE_OFFSET, ISR_OFFSET, LEGACY,
     LEGACY_BAR, MODERN, MODERN_BAR, MODERN_ID_BASE, MODERN_SUBSYSTEM, MSIX, MSIX_BAR, NOTIFY_OFFSET, PORT_NOTIFY,
-    PORT_NOTIFY_BAR, STRUCTURE_LEN, VENDOR, legacy, status,
+    PORT_NOTIFY_BAR, ROM, STRUCTURE_LEN, VENDOR, legacy, status,
 };
 use super::{DeviceType, Negotiated, VirtioDevice, feature};
 use crate::bus::{
@@ -48,6 +48,8 @@ pub struct Options {
     pub port_notify: bool,
     /// PCI class code instead of the device type's.
     pub class: Option<u32>,
+    /// Length of the expansion ROM in bytes.
+    pub rom: Option<u64>,
 }
 
 impl Options {
@@ -59,7 +61,16 @@ impl Options {
             | feature::ANY_LAYOUT
             | feature::NOTIFY_ON_EMPTY
             | feature::RING_RESET;
-        Self { legacy: true, modern: true, vectors, features, page_per_queue: false, port_notify: false, class: None }
+        Self {
+            legacy: true,
+            modern: true,
+            vectors,
+            features,
+            page_per_queue: false,
+            port_notify: false,
+            class: None,
+            rom: None,
+        }
     }
 
     /// A device type's number as a PCI device ID.
@@ -150,6 +161,9 @@ impl VirtioPci {
     #[must_use]
     pub fn new(device: Box<dyn VirtioDevice>, options: Options, wires: Wires) -> Self {
         let mut config = identity(device.device_type(), &options);
+        if let Some(len) = options.rom {
+            config = config.with_bar(6, Bar { kind: BarKind::Rom, len, region: ROM });
+        }
         let mut next = 0x40;
         let mut window = None;
         if options.legacy {
