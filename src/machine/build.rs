@@ -214,7 +214,7 @@ pub fn build_on(
             surroundings.display.add_console(&name, Arc::new(console));
         }
         warnings.extend(surroundings.networks.complaints().into_iter().map(|text| format!("warning: {text}")));
-        warnings.extend(assembled.placed.lost_nics.iter().map(|text| format!("warning: {text}")));
+        warnings.extend(assembled.placed.warnings.iter().map(|text| format!("warning: {text}")));
         pc = Some(Arc::new(assembled));
     }
     listen_to_memory(&cell, &ram, &accelerator)?;

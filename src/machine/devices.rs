@@ -41,8 +41,8 @@ pub struct Placed {
     pub roms: Vec<(String, u64)>,
     /// Devices for `info qtree`: class, id, properties.
     pub devices: Vec<PlacedDevice>,
-    /// Cards that could not be had, as QEMU warns of them.
-    pub lost_nics: Vec<String>,
+    /// Network cards and ROMs that are not there: lines without "warning: ".
+    pub warnings: Vec<String>,
     next_slot: u8,
     next_serial: usize,
     next_parallel: usize,

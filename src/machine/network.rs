@@ -16,6 +16,7 @@ use super::config::{Config, NetPeer, NetdevSpec, NicSpec};
 use super::devices::{Site, boot_index};
 use super::pc::Wiring;
 use super::props::Props;
+use super::rom::RomError;
 
 /// The card of a `pc` for which no model was named.
 const DEFAULT_MODEL: &str = "e1000";
@@ -102,7 +103,7 @@ impl Site<'_> {
                 (class.name == model || class.alias == Some(model)) && class.category == registry::Category::Network
             });
             let Some(class) = class else {
-                self.placed.lost_nics.push(format!(
+                self.placed.warnings.push(format!(
                     "requested NIC ({}, model {model}) was not created (not supported by this machine?)",
                     if nic.id.is_empty() { "anonymous" } else { &nic.id }
                 ));
@@ -189,9 +190,16 @@ impl Site<'_> {
             let path = format!("/pci@i0cf8/ethernet@{:x}{function}/ethernet-phy@0", address.device);
             self.placed.boot.push((index, path));
         }
-        let name = props.text("romfile").unwrap_or(rom);
+        let named = props.text("romfile");
         let shown = props.number("rombar", 1, 0, u64::from(u32::MAX))? != 0;
-        let rom = if shown { self.option_rom(name)? } else { None };
+        let rom = match self.option_rom(if shown { named.unwrap_or(rom) } else { "" }) {
+            // Nobody asked for it, and only those who boot from the network miss it.
+            Err(BuildError::Rom(error @ RomError::Missing { .. })) if named.is_none() => {
+                self.placed.warnings.push(error.to_string());
+                None
+            }
+            found => found?,
+        };
         let text = mac.map(|byte| format!("{byte:02x}")).join(":");
         let properties = vec![
             ("mac", format!("\"{text}\"")),

@@ -14,6 +14,7 @@ mod line;
 #[expect(dead_code, reason = "the other tests use more of it")]
 mod machine;
 mod memtest;
+mod network;
 #[path = "../boot/rfb.rs"]
 #[expect(dead_code, reason = "the other tests use more of it")]
 mod rfb;
