@@ -659,7 +659,7 @@ impl VirtioDevice for Net {
     fn notify(&mut self, queue: usize) {
         if queue == self.control_queue() && self.features & bit::CTRL_VQ != 0 {
             self.serve_control();
-        } else if queue % 2 == 0 {
+        } else if queue.is_multiple_of(2) {
             self.receive(queue / 2);
         } else {
             self.transmit(queue / 2);

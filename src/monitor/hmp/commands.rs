@@ -363,8 +363,8 @@ pub(super) fn hostfwd_add(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
 pub(super) fn hostfwd_remove(hmp: &mut Hmp<'_>, args: &Args) -> CommandResult {
     let (id, rule) = forwarding_rule(args);
     let text = match Forward::parse_host(rule) {
-        Err(()) => "invalid format".to_owned(),
-        Ok((transport, host)) => {
+        None => "invalid format".to_owned(),
+        Some((transport, host)) => {
             let removed = hmp.control().networks().with_user(id, |user| user.remove_forward(transport, host));
             match removed {
                 Ok(true) => format!("host forwarding rule for {rule} removed"),

@@ -330,7 +330,7 @@ fn transport(name: &str) -> Option<Transport> {
 }
 
 /// `address` up to `end`; an IPv6 address is in brackets.
-fn take<'a>(text: &'a str, end: char) -> Option<(&'a str, &'a str)> {
+fn take(text: &str, end: char) -> Option<(&str, &str)> {
     if let Some(inner) = text.strip_prefix('[') {
         let (address, rest) = inner.split_once(']')?;
         return Some((address, rest.strip_prefix(end)?));
@@ -365,15 +365,11 @@ impl Forward {
     }
 
     /// The host's side of a rule, as `hostfwd_remove` names it.
-    ///
-    /// # Errors
-    /// It is none.
-    pub fn parse_host(text: &str) -> Result<(Transport, SocketAddr), ()> {
-        let (name, rest) = text.split_once(':').ok_or(())?;
-        let transport = transport(name).ok_or(())?;
-        let (host, port) = take(rest, ':').ok_or(())?;
-        let host = address(host).ok_or(())?;
-        Ok((transport, (host, port.parse().map_err(|_| ())?).into()))
+    #[must_use]
+    pub fn parse_host(text: &str) -> Option<(Transport, SocketAddr)> {
+        let (name, rest) = text.split_once(':')?;
+        let (host, port) = take(rest, ':')?;
+        Some((transport(name)?, (address(host)?, port.parse().ok()?).into()))
     }
 }
 
@@ -445,6 +441,6 @@ mod tests {
         assert_eq!((rule.transport, rule.guest), (Transport::Udp, "10.0.2.20:5353".parse().unwrap()));
         let rule = Forward::parse("tcp:[::1]:80-[fec0::15]:8080").unwrap();
         assert_eq!((rule.host, rule.guest), ("[::1]:80".parse().unwrap(), "[fec0::15]:8080".parse().unwrap()));
-        assert_eq!(Forward::parse_host("udp::99"), Ok((Transport::Udp, "0.0.0.0:99".parse().unwrap())));
+        assert_eq!(Forward::parse_host("udp::99"), Some((Transport::Udp, "0.0.0.0:99".parse().unwrap())));
     }
 }

@@ -114,10 +114,9 @@ impl Egress {
 
     /// Sends a frame, or lets it wait for room.
     pub fn send(&mut self, packet: Packet) {
-        if !self.waiting.is_empty() || self.port.queue(packet.clone()).is_err() {
-            if self.waiting.len() < MAX_WAITING {
-                self.waiting.push_back(packet);
-            }
+        let refused = if self.waiting.is_empty() { self.port.queue(packet).err() } else { Some(packet) };
+        if let Some(packet) = refused.filter(|_| self.waiting.len() < MAX_WAITING) {
+            self.waiting.push_back(packet);
         }
     }
 

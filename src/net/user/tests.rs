@@ -226,8 +226,8 @@ fn tftp_gives_files_block_by_block() {
     let frames = bench.send(udp(2000, host, b"\0\x04\0\x01"));
     assert_eq!((&frames[0][42..46], frames[0].len()), (&[0, 3, 0, 2][..], 42 + 4 + 488));
     assert!(bench.send(udp(2000, host, b"\0\x04\0\x02")).is_empty());
-    let frames = bench.send(udp(2001, host, b"\0\x01file\0octet\0blksize\01432\0tsize\00\0"));
-    assert_eq!(&frames[0][42..], b"\0\x06blksize\01432\0tsize\01000\0");
+    let frames = bench.send(udp(2001, host, b"\0\x01file\0octet\0blksize\x001432\0tsize\x000\0"));
+    assert_eq!(&frames[0][42..], b"\0\x06blksize\x001432\0tsize\x001000\0");
     let frames = bench.send(udp(2002, host, b"\0\x01../file\0octet\0"));
     assert_eq!(frames[0][42..46], [0, 5, 0, 1]);
 }
