@@ -1,25 +1,26 @@
-//! What the tool says about itself. The text of each command is in a file of its own, as QEMU 10.0 prints it.
+//! What the tool says about itself. The text of each command is in a file of its own. Names and
+//! syntax are QEMU's, the words are ours.
 
 use super::QEMU_VERSION;
 use crate::block::driver::DRIVERS;
 
 /// Commands, what they do, and what their `--help` prints.
 const COMMANDS: &[(&str, &str, &str)] = &[
-    ("amend", "Update format-specific options of the image", include_str!("help/amend.txt")),
-    ("bench", "Run simple image benchmark", include_str!("help/bench.txt")),
-    ("bitmap", "Perform modifications of the persistent bitmap in the image", include_str!("help/bitmap.txt")),
-    ("check", "Check basic image integrity", include_str!("help/check.txt")),
-    ("commit", "Commit image to its backing file", include_str!("help/commit.txt")),
-    ("compare", "Check if two images have the same contents", include_str!("help/compare.txt")),
-    ("convert", "Copy one image to another with optional format conversion", include_str!("help/convert.txt")),
-    ("create", "Create and format new image file", include_str!("help/create.txt")),
-    ("dd", "Copy input to output with optional format conversion", include_str!("help/dd.txt")),
-    ("info", "Display information about image", include_str!("help/info.txt")),
-    ("map", "Dump image metadata", include_str!("help/map.txt")),
-    ("measure", "Calculate file size requred for a new image", include_str!("help/measure.txt")),
-    ("rebase", "Change backing file of the image", include_str!("help/rebase.txt")),
-    ("resize", "Resize the image to the new size", include_str!("help/resize.txt")),
-    ("snapshot", "List or manipulate snapshots within image", include_str!("help/snapshot.txt")),
+    ("amend", "change the format's own options of an image", include_str!("help/amend.txt")),
+    ("bench", "measure how fast an image is read or written", include_str!("help/bench.txt")),
+    ("bitmap", "make, change and remove persistent dirty bitmaps of a qcow2 image", include_str!("help/bitmap.txt")),
+    ("check", "look for errors in an image, and repair them", include_str!("help/check.txt")),
+    ("commit", "write what an overlay holds into the image below it", include_str!("help/commit.txt")),
+    ("compare", "tell whether two images hold the same disk", include_str!("help/compare.txt")),
+    ("convert", "copy one or more images into a new one, of any format", include_str!("help/convert.txt")),
+    ("create", "make a new image", include_str!("help/create.txt")),
+    ("dd", "copy blocks from one image into a new one", include_str!("help/dd.txt")),
+    ("info", "say what an image is", include_str!("help/info.txt")),
+    ("map", "show where the data of a disk is stored", include_str!("help/map.txt")),
+    ("measure", "tell how large a new image will be", include_str!("help/measure.txt")),
+    ("rebase", "give an overlay another backing file", include_str!("help/rebase.txt")),
+    ("resize", "make a disk longer or shorter", include_str!("help/resize.txt")),
+    ("snapshot", "list, make, restore and delete internal snapshots", include_str!("help/snapshot.txt")),
 ];
 
 /// The widest line of the list of formats.
@@ -35,11 +36,9 @@ pub(super) fn version_text() -> String {
 pub(super) fn main_text() -> String {
     let mut text = version_text();
     text.push_str(
-        "QEMU disk image utility.  Usage:\n\n  qemu-img [standard options] COMMAND [--help | command options]\n\n\
-         Standard options:\n  -h, --help\n     display this help and exit\n  -V, --version\n     display version info \
-         and exit\n  -T,--trace TRACE\n     specify tracing options:\n        \
-         [[enable=]<pattern>][,events=<file>][,file=<file>]\n\nRecognized commands (run qemu-img COMMAND --help for \
-         command-specific help):\n\n",
+        "Makes, converts, checks and changes disk images.\n\nUsage:\n  qemu-img COMMAND [OPTIONS]\n  qemu-img COMMAND --help\n\n  \
+         -h, --help\n     this text\n  -V, --version\n     the version\n  -T, --trace [enable=]PATTERN[,events=FILE][,file=FILE]\n     \
+         trace points to show\n\nCommands:\n",
     );
     for (name, what, _) in COMMANDS {
         text.push_str(&format!("  {name} - {what}\n"));
