@@ -93,6 +93,29 @@ pub enum Mode {
     Long64,
 }
 
+impl Mode {
+    /// What CR0, EFER, RFLAGS and the attributes of CS come to (SDM volume 3, 2.2).
+    #[must_use]
+    pub fn of(cr0: u64, efer: u64, rflags: u64, code_attributes: u32) -> Self {
+        let (long, big) = (code_attributes & 1 << 13 != 0, code_attributes & 1 << 14 != 0);
+        if cr0 & CR0_PE == 0 {
+            Self::Real
+        } else if rflags & RFLAGS_VM != 0 {
+            Self::Virtual8086
+        } else if efer & EFER_LMA != 0 {
+            match (long, big) {
+                (true, _) => Self::Long64,
+                (false, true) => Self::Compatibility32,
+                (false, false) => Self::Compatibility16,
+            }
+        } else if big {
+            Self::Protected32
+        } else {
+            Self::Protected16
+        }
+    }
+}
+
 impl std::fmt::Display for Mode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -195,23 +218,7 @@ impl CpuState {
     /// How it interprets instructions.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        let code = self.segments[1].attributes;
-        let (long, big) = (code & 1 << 13 != 0, code & 1 << 14 != 0);
-        if self.cr0 & CR0_PE == 0 {
-            Mode::Real
-        } else if self.rflags & RFLAGS_VM != 0 {
-            Mode::Virtual8086
-        } else if self.efer & EFER_LMA != 0 {
-            match (long, big) {
-                (true, _) => Mode::Long64,
-                (false, true) => Mode::Compatibility32,
-                (false, false) => Mode::Compatibility16,
-            }
-        } else if big {
-            Mode::Protected32
-        } else {
-            Mode::Protected16
-        }
+        Mode::of(self.cr0, self.efer, self.rflags, self.segments[1].attributes)
     }
 
     /// The current privilege level.

@@ -73,6 +73,11 @@ pub fn both_right(case: &Case, a: &Stop, b: &Stop) -> bool {
         let refused = |stop: &Stop| matches!(stop.vector, 6 | 13);
         return refused(a) && refused(b);
     }
+    if mnemonic == Mnemonic::Vcvtps2ph {
+        // Of the conversion and the store: #XM or #PF.
+        let either = |stop: &Stop| matches!(stop.vector, 19) || memory(stop);
+        return either(a) && either(b) && a.vector != b.vector;
+    }
     if mnemonic == Mnemonic::Call {
         // Of the target and the stack.
         return [a, b].iter().any(|stop| stop.vector == 13) && [a, b].iter().any(|stop| memory(stop));

@@ -484,23 +484,7 @@ impl Cpu {
     pub fn mode_changed(&mut self) {
         let code = self.segments[segment::CS].loaded.attributes;
         let stack = self.segments[segment::SS].loaded.attributes;
-        let (long, big) = (code & attributes::LONG != 0, code & attributes::BIG != 0);
-        let virtual_8086 = self.flags & rflags::VM != 0;
-        self.mode = if self.cr0 & 1 == 0 {
-            Mode::Real
-        } else if virtual_8086 {
-            Mode::Virtual8086
-        } else if self.efer & 1 << 10 != 0 {
-            match (long, big) {
-                (true, _) => Mode::Long64,
-                (false, true) => Mode::Compatibility32,
-                (false, false) => Mode::Compatibility16,
-            }
-        } else if big {
-            Mode::Protected32
-        } else {
-            Mode::Protected16
-        };
+        self.mode = Mode::of(self.cr0, self.efer, self.flags, code);
         self.cpl = match self.mode {
             Mode::Real => 0,
             Mode::Virtual8086 => 3,

@@ -248,15 +248,18 @@ fn input_one<T: Int>(cpu: &mut Cpu, registers: Registers, port: u16) -> Result<(
     Ok(())
 }
 
-fn input_repeated<T: Int>(cpu: &mut Cpu, op: &Op) -> Step {
+/// What REP INS and REP OUTS begin with: registers, the count and the port; `None`: there is nothing to move.
+fn begin_repeated<T: Int>(cpu: &mut Cpu, op: &Op) -> Result<Option<(Registers, u64, u16)>, Fault> {
     let registers = Registers::of(cpu, op);
     let left = registers.get(cpu, gpr::RCX);
     let port = cpu.reg16(gpr::RDX as u8);
     // Even if there is nothing to move.
     cpu.check_io(port, T::LEN as u64)?;
-    if left == 0 {
-        return Ok(Flow::Next);
-    }
+    Ok((left != 0).then_some((registers, left, port)))
+}
+
+fn input_repeated<T: Int>(cpu: &mut Cpu, op: &Op) -> Step {
+    let Some((registers, left, port)) = begin_repeated::<T>(cpu, op)? else { return Ok(Flow::Next) };
     let units = port_units::<T>(cpu, registers, gpr::RDI, ES, left);
     let to = registers.get(cpu, gpr::RDI);
     let done = if units > 1 && cpu.is_memory::<true>(ES, to, units * T::LEN as u64) {
@@ -300,14 +303,7 @@ fn output_one<T: Int>(cpu: &mut Cpu, op: &Op, registers: Registers, port: u16) -
 }
 
 fn output_repeated<T: Int>(cpu: &mut Cpu, op: &Op) -> Step {
-    let registers = Registers::of(cpu, op);
-    let left = registers.get(cpu, gpr::RCX);
-    let port = cpu.reg16(gpr::RDX as u8);
-    // Even if there is nothing to move.
-    cpu.check_io(port, T::LEN as u64)?;
-    if left == 0 {
-        return Ok(Flow::Next);
-    }
+    let Some((registers, left, port)) = begin_repeated::<T>(cpu, op)? else { return Ok(Flow::Next) };
     let units = port_units::<T>(cpu, registers, gpr::RSI, op.mem.segment, left);
     let from = registers.get(cpu, gpr::RSI);
     let done = if units > 1 && cpu.is_memory::<false>(op.mem.segment, from, units * T::LEN as u64) {
