@@ -75,12 +75,15 @@ impl Emulator {
         state.cr0 = 0x8005_0033;
         state.cr3 = 0x1000;
         state.cr4 = 0x0005_06e0 | 1 << 11;
-        if model.has("pku") {
+        // Where the host's kernel uses protection keys (OSPKE).
+        if std::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 4 != 0 && model.has("pku") {
             state.cr4 |= 1 << 22;
         }
         state.efer = 0xd01;
         state.xcr0 = xcr0;
         state.gdtr = Table { base: 0, limit: 0 };
+        // No gate: Linux's are closed to programs, which is the same #GP.
+        state.idtr = Table { base: 0, limit: 0 };
         // Too short for an I/O bitmap: no port is open.
         state.tr.limit = 0x60;
         cpu.load_state(&state);

@@ -53,6 +53,29 @@ pub struct Case {
     pub data: Vec<u8>,
 }
 
+/// MOV or POP to a segment register.
+fn is_segment_load(instruction: &Instruction) -> bool {
+    instruction.op_count() > 0
+        && instruction.op_kind(0) == OpKind::Register
+        && instruction.op_register(0).is_segment_register()
+        && matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Pop)
+}
+
+/// INT with a vector that Linux opens to programs.
+fn is_system_call(instruction: &Instruction) -> bool {
+    matches!(instruction.immediate8(), 3 | 4) || instruction.immediate8() == 0x80
+}
+
+/// A selector that names no descriptor of the host: null, in a local table (there is none), or beyond the global one.
+fn selector(random: &mut Random) -> u64 {
+    match random.below(4) {
+        0 => random.below(4),
+        1 => random.below(0x10000) | 4,
+        2 => random.next() | 0x1000,
+        _ => 0x100 + random.below(0xff00),
+    }
+}
+
 /// What the test cannot run natively in a process, or what is not the same twice.
 pub fn is_excluded(instruction: &Instruction, compat: bool) -> bool {
     use Mnemonic::*;
@@ -61,27 +84,36 @@ pub fn is_excluded(instruction: &Instruction, compat: bool) -> bool {
     if segment == Register::FS || segment == Register::GS && compat {
         return true;
     }
-    let writes_segment = instruction.op_count() > 0
-        && instruction.op_kind(0) == OpKind::Register
-        && instruction.op_register(0).is_segment_register()
-        && matches!(instruction.mnemonic(), Mov | Pop);
-    writes_segment
-        || instruction.is_jmp_far()
+    if is_segment_load(instruction) {
+        // FS and GS hold the process's bases. Selectors are chosen so that no descriptor of the host is found.
+        let number = instruction.op_register(0);
+        let register = instruction.op1_kind() == OpKind::Register && instruction.op1_register().is_gpr();
+        return !register || matches!(number, Register::FS | Register::GS);
+    }
+    instruction.is_jmp_far()
         || instruction.is_call_far()
         || instruction.is_jmp_far_indirect()
         || instruction.is_call_far_indirect()
+        || instruction.mnemonic() == Int && is_system_call(instruction)
+        || instruction.mnemonic() == Rdgsbase && compat
         || matches!(
             instruction.mnemonic(),
-            // The kernel's business.
-            Syscall | Sysenter | Sysexit | Sysret | Sysexitq | Sysretq | Int | Into | Int1 | Int3 | Retf | Iret | Iretd | Iretq
-            // Segments and tables of the host.
-            | Lds | Les | Lfs | Lgs | Lss | Lar | Lsl | Verr | Verw | Sgdt | Sidt | Sldt | Str | Smsw
-            | Rdfsbase | Rdgsbase | Wrfsbase | Wrgsbase
+            // The kernel answers them, or reports a trap as it likes.
+            Syscall | Sysenter | Into | Int1 | Int3
+            // Far transfers and selectors: what they find is in the host's descriptor tables.
+            | Retf | Iret | Iretd | Iretq | Lds | Les | Lfs | Lgs | Lss | Lar | Lsl | Verr | Verw
+            // Linux answers them in the processor's place (UMIP).
+            | Sgdt | Sidt | Sldt | Str | Smsw
+            // FS is the C library's; GS_BASE would have to be put back by a system call.
+            | Rdfsbase | Wrfsbase | Wrgsbase
             // Not the same twice.
-            | Rdtsc | Rdtscp | Rdpmc | Rdrand | Rdseed | Cpuid | Rdpid | Xgetbv | Rdpru
-            // State that the process or its kernel depends on.
+            | Rdtsc | Rdtscp | Rdpmc | Rdrand | Rdseed | Cpuid | Rdpid | Rdpru
+            // Which components are in their initial state, and so what XSAVE writes, is the processor's to track; it has
+            // components that the software CPU has not. vector/tests/saves.rs tests these.
             | Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Xsaves | Xsaves64 | Xrstor | Xrstor64
-            | Xrstors | Xrstors64 | Wrpkru | Rdpkru
+            | Xrstors | Xrstors64
+            // Would take the process's own memory from it.
+            | Wrpkru
             // Extensions that the software CPU never shows.
             | Xbegin | Xabort | Xend | Xtest | Enqcmd | Enqcmds | Umonitor | Umwait | Tpause | Monitorx | Mwaitx | Clzero
             | Senduipi | Uiret | Clui | Stui | Testui | Ldtilecfg | Sttilecfg | Tilerelease | Tileloadd | Tileloaddt1
@@ -535,6 +567,13 @@ fn case(random: &mut Random, layout: &Layout, data: &[u8], only: Option<&str>) -
         if instruction.is_vsib() {
             indices(random, &instruction, &mut before, layout);
         }
+    }
+    if is_segment_load(&instruction) {
+        before.gpr[instruction.op1_register().full_register().number()] = selector(random);
+    }
+    if instruction.mnemonic() == Mnemonic::Xgetbv && before.gpr[1] as u32 == 1 {
+        // The components in use are the processor's to track.
+        before.gpr[1] = 0;
     }
     if matches!(instruction.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu) {
         before.gpr[7] = target.wrapping_sub(gs(&instruction));
