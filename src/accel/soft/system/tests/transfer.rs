@@ -181,6 +181,55 @@ fn a_jump_to_a_task_ends_the_old_one() {
 }
 
 #[test]
+fn a_16_bit_task_is_entered_and_left() {
+    let mut kit = Kit::protected("max", 0);
+    kit.set_descriptor(selector::TSS, descriptor(TSS, 0x67, 0x8b, 0));
+    kit.set_descriptor(selector::TSS_OTHER, descriptor(OTHER_TSS, 0x2b, 0x81, 0));
+    // IP, FLAGS, AX, CX, DX, BX, SP, BP, SI, DI, ES, CS, SS, DS, LDT.
+    let image: [u16; 15] = [0x9000, 2, 0xa, 0xc, 0xd, 0xb, 0x4000, 5, 6, 7, 0x70, 0x68, 0x70, 0x70, 0];
+    for (value, at) in image.into_iter().zip(0..) {
+        kit.put16(OTHER_TSS + 0xe + 2 * at, value);
+    }
+    kit.cpu().gpr[3] = 0x0077_0077;
+    kit.run(&[0x9a, 0, 0, 0, 0, 0x80, 0]); // call TSS
+    assert_eq!((kit.cpu().mode, kit.cpu().rip), (crate::cpu::Mode::Protected16, 0x9000));
+    assert_eq!((kit.cpu().reg16(0), kit.cpu().reg16(4), kit.selector(segment::DS)), (0xa, 0x4000, 0x70));
+    assert_eq!((kit.get16(OTHER_TSS), kit.get_descriptor(selector::TSS_OTHER) >> 40 & 0xf), (selector::TSS, 3));
+    kit.run(&[0xb8, 0x34, 0x12]).run(&[0xcf]); // mov ax, 0x1234; iret
+    assert_eq!((kit.cpu().rip, kit.cpu().gpr[3], kit.cpu().tr.selector), (CODE + 7, 0x0077_0077, selector::TSS));
+    assert_eq!((kit.get16(OTHER_TSS + 0x12), kit.get16(OTHER_TSS + 0xe)), (0x1234, 0x9004));
+    assert_eq!(kit.get_descriptor(selector::TSS_OTHER) >> 40 & 0xf, 1);
+}
+
+#[test]
+fn the_trap_flag_of_a_task_raises_a_debug_exception_in_it() {
+    let mut kit = Kit::protected("max", 0);
+    other_task(&mut kit);
+    kit.put32(OTHER_TSS + 0x64, 1);
+    kit.run(&[0xea, 0, 0, 0, 0, 0x80, 0]); // jmp TSS
+    assert_eq!((kit.vector(), kit.stack32(0), kit.cpu().tr.selector), (Some(1), 0x9000, selector::TSS_OTHER));
+    assert_ne!(kit.cpu().dr[6] & 1 << 15, 0);
+}
+
+#[test]
+fn programs_have_an_interrupt_flag_of_their_own_with_pvi() {
+    let mut kit = Kit::protected("max", 3);
+    kit.cpu().cr4 |= 2;
+    kit.cpu().flags |= rflags::IF;
+    kit.run(&[0xfb]); // sti
+    assert_eq!((kit.vector(), kit.cpu().flags & (rflags::VIF | rflags::IF)), (None, rflags::VIF | rflags::IF));
+    kit.run(&[0xfa]); // cli
+    assert_eq!((kit.vector(), kit.cpu().flags & (rflags::VIF | rflags::IF)), (None, rflags::IF));
+    kit.cpu().flags |= rflags::VIP;
+    kit.run(&[0xfb]); // sti with an interrupt pending
+    assert_eq!(kit.faulted32(), Some((13, 0)));
+    // Without it, and with IOPL below the level, both are refused.
+    let mut kit = Kit::protected("max", 3);
+    kit.run(&[0xfa]);
+    assert_eq!(kit.faulted32(), Some((13, 0)));
+}
+
+#[test]
 fn a_bad_stack_of_a_new_task_faults_in_that_task() {
     let mut kit = Kit::protected("max", 0);
     other_task(&mut kit);
