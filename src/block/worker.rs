@@ -75,7 +75,9 @@ impl ErrorPolicy {
         }
     }
 
-    fn action(self, error: &io::Error) -> ErrorAction {
+    /// What it does about an error.
+    #[must_use]
+    pub fn action(self, error: &io::Error) -> ErrorAction {
         match self {
             Self::Report => ErrorAction::Report,
             Self::Ignore => ErrorAction::Ignore,

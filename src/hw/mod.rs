@@ -13,7 +13,9 @@ pub mod net;
 pub mod pci;
 pub mod props;
 pub mod registry;
+pub mod scsi;
 pub mod smbios;
+pub mod storage;
 pub mod timer;
 pub mod virtio;
 

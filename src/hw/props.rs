@@ -30,6 +30,8 @@ pub enum Kind {
     Chardev,
     /// The id of a drive or block node; the machine looks it up.
     Drive,
+    /// The id of an object of this type; the machine looks it up.
+    Link(&'static str),
     /// One of some words; the first is the name of the type.
     Word(&'static str, &'static [&'static str]),
 }
@@ -47,6 +49,9 @@ impl Kind {
             Self::Int32 => "int32",
             Self::Size => "size",
             Self::Str | Self::Chardev | Self::Drive => "str",
+            Self::Link("iothread") => "link<iothread>",
+            Self::Link("rng-backend") => "link<rng-backend>",
+            Self::Link(_) => "link<object>",
             Self::OnOffAuto => "OnOffAuto",
             Self::Word(name, _) => name,
         }
@@ -167,7 +172,7 @@ pub fn parse(property: &Property, value: &str) -> Result<Value, PropertyError> {
             let size = parse_tree_size(property.name, value).map_err(|_| expects("size"))?;
             Ok(Value::Number(i128::from(size)))
         }
-        Kind::Str | Kind::Chardev | Kind::Drive => Ok(Value::Text(value.to_owned())),
+        Kind::Str | Kind::Chardev | Kind::Drive | Kind::Link(_) => Ok(Value::Text(value.to_owned())),
         Kind::OnOffAuto => match value {
             "on" => Ok(Value::Auto(Some(true))),
             "off" => Ok(Value::Auto(Some(false))),

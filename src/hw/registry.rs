@@ -302,8 +302,13 @@ fn of_ide(class: &ide::Class) -> ClassHelp {
 /// Every class of every family, by heading and name.
 #[must_use]
 pub fn classes() -> Vec<ClassHelp> {
-    let mut all: Vec<_> =
-        CLASSES.iter().map(own).chain(ide::CLASSES.iter().map(of_ide)).chain(virtio::classes::classes()).collect();
+    let mut all: Vec<_> = CLASSES
+        .iter()
+        .map(own)
+        .chain(ide::CLASSES.iter().map(of_ide))
+        .chain(virtio::classes::SCSI_CLASSES.iter().map(own))
+        .chain(virtio::classes::classes())
+        .collect();
     all.sort_by_key(|class| (class.category, class.name));
     all
 }

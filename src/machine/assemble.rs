@@ -134,6 +134,7 @@ pub fn assemble(
         roms: &roms,
         pc: &pc,
         networks: &surroundings.networks,
+        faults,
         placed: Placed::default(),
     };
     site.populate()?;

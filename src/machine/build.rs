@@ -1,5 +1,6 @@
 //! From a configuration to a machine.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -11,6 +12,7 @@ use crate::event::{Clock, LoopHandle};
 use crate::host::reason;
 use crate::hw::firmware::KernelError;
 use crate::hw::ide::{ErrorAction, TraySink};
+use crate::hw::storage::RESUME;
 use crate::hw::timer::hpet::LegacyGate;
 use crate::mem::GuestRam;
 use crate::net::Networks;
@@ -23,6 +25,7 @@ use super::control::{Machine, MachineEvent, Parts, RunState};
 use super::drives::Drives;
 use super::fabric::IrqFabric;
 use super::intc::Controllers;
+use super::objects::Objects;
 use super::pc::Wiring;
 use super::rom::RomError;
 use super::vcpu::{self, VcpuListener, Vcpus};
@@ -197,6 +200,7 @@ pub fn build_on(
             handle: surroundings.handle.clone(),
             clock: clock.clone(),
             irqs,
+            objects: Objects::make(config, &clock)?,
             messages,
             power: late.power_sink(),
             replace_pit: match &timer_gate {
@@ -246,15 +250,11 @@ pub fn build_on(
 
 /// Tells the machine's listeners of failed requests and moving trays.
 fn report_drives(machine: &Arc<Machine>, pc: &Arc<Assembled>, cell: &Arc<BoardCell>, faults: &LateFaults) {
-    let names: Vec<(String, String)> = pc
-        .placed
-        .ide
-        .iter()
-        .enumerate()
-        .map(|(number, placed)| {
-            placed.as_ref().map(|placed| (placed.drive.clone(), placed.qdev(number))).unwrap_or_default()
-        })
-        .collect();
+    let on_ide = pc.placed.ide.iter().enumerate().map(|(number, placed)| {
+        placed.as_ref().map(|placed| (placed.drive.clone(), placed.qdev(number))).unwrap_or_default()
+    });
+    let elsewhere = pc.placed.disks.iter().map(|disk| (disk.drive.clone(), disk.qdev.clone()));
+    let names: Vec<(String, String)> = on_ide.chain(elsewhere).collect();
     let (weak, drives) = (Arc::downgrade(machine), names.clone());
     faults.set(Arc::new(move |fault| {
         let Some(machine) = weak.upgrade() else { return };
@@ -361,7 +361,12 @@ fn parts(
         }),
         before_resume: Box::new(move || {
             if let Some(pc) = &resume_pc {
-                pc.pc.retry_disk_requests(&mut resume_board.lock());
+                let mut board = resume_board.lock();
+                pc.pc.retry_disk_requests(&mut board);
+                let controllers: BTreeSet<_> = pc.placed.disks.iter().map(|disk| disk.controller).collect();
+                for controller in controllers {
+                    board.event(controller, RESUME);
+                }
             }
         }),
         flush_disks: Box::new(move || {

@@ -53,6 +53,8 @@ pub struct Config {
     pub nodes: Vec<NodeSpec>,
     /// `-device`, and those that other options imply.
     pub devices: Vec<DeviceSpec>,
+    /// `-object`, in the order given.
+    pub objects: Vec<ObjectSpec>,
     /// `-global driver.property=value`.
     pub globals: Vec<GlobalSpec>,
     /// `-chardev`, and those that other options imply.
@@ -371,6 +373,27 @@ pub struct NicSpec {
     pub peer: NetPeer,
     /// The option as typed, for messages; empty for a default.
     pub origin: String,
+}
+
+/// `-object`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ObjectSpec {
+    /// Type ("iothread").
+    pub kind: String,
+    /// `id=`.
+    pub id: String,
+    /// All other properties, in the order given, checked against the type.
+    pub properties: Vec<(String, String)>,
+    /// The option as typed, for messages.
+    pub origin: String,
+}
+
+impl ObjectSpec {
+    /// A property's value.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// `-global`.

@@ -13,15 +13,19 @@ use crate::hw::display::edid::Monitor;
 use crate::hw::display::vga::{self, Vga};
 use crate::hw::ide::{DriveKind, DriveProperties, PiixIde};
 use crate::hw::registry;
+use crate::hw::virtio::scsi::Address as ScsiAddress;
 use crate::mem::RamBlock;
 use crate::net::Networks;
 
+use super::assemble::LateFaults;
 use super::build::BuildError;
 use super::config::{Config, DeviceSpec, DriveInterface, VgaKind};
+use super::disks::PlacedDisk;
 use super::drives::{Drive, Drives};
 use super::pc::{PARALLEL_PORTS, Pc, SERIAL_PORTS, Wiring};
 use super::props::Props;
 use super::rom::RomSearch;
+use super::scsi::ScsiBus;
 use super::serial::{Mute, UartSink};
 
 /// What has been put on the board so far.
@@ -35,6 +39,14 @@ pub struct Placed {
     pub parallel_ports: Vec<(u16, u8)>,
     /// The drive on each IDE place: channel * 2 + unit.
     pub ide: [Option<PlacedDrive>; 4],
+    /// Disks on other controllers.
+    pub disks: Vec<PlacedDisk>,
+    /// SCSI buses.
+    pub scsi_buses: Vec<ScsiBus>,
+    /// Drives on SCSI buses: drive, bus, place.
+    pub scsi_units: Vec<(String, String, ScsiAddress)>,
+    /// Devices of `-device` without a name so far, as their paths count them.
+    pub(super) anonymous: u32,
     /// Boot index and firmware path.
     pub boot: Vec<(u64, String)>,
     /// ROM files as loaded: name, bytes.
@@ -96,6 +108,8 @@ pub struct Site<'a> {
     pub pc: &'a Pc,
     /// Networks.
     pub networks: &'a Arc<Networks>,
+    /// Hears of failed disk requests.
+    pub faults: &'a LateFaults,
     /// What there is so far.
     pub placed: Placed,
 }
@@ -147,6 +161,7 @@ impl Site<'_> {
         for spec in &config.devices {
             self.device(spec)?;
         }
+        self.virtio_drives()?;
         self.placed.boot.sort_by_key(|(index, _)| *index);
         Ok(())
     }
@@ -166,6 +181,7 @@ impl Site<'_> {
             model if registry::class(model).is_some_and(|class| class.category == registry::Category::Network) => {
                 self.network_card(model, props, id, None)
             }
+            "scsi-hd" | "scsi-cd" => self.scsi_device(spec, props, id),
             "ide-hd" | "ide-cd" => self.ide_drive(spec, props, id),
             other => Err(BuildError::option(&spec.origin, format!("'{other}' is not supported by this version"))),
         }

@@ -32,6 +32,7 @@ use super::fabric::IrqFabric;
 use super::flash::{FlashUnit, PlacedFlash};
 use super::intc::Controllers;
 use super::layout::{RamLayout, boot_order_cmos};
+use super::objects::Objects;
 
 /// Priorities of overlapping mappings, lowest first. PCI base address registers have -1.
 mod priority {
@@ -72,6 +73,8 @@ pub struct Wiring {
     pub clock: Clock,
     /// Interrupt lines.
     pub irqs: IrqFabric,
+    /// What `-object` made.
+    pub objects: Objects,
     /// Where message-signalled interrupts go.
     pub messages: Arc<dyn MsiSink>,
     /// The power switch.

@@ -1,5 +1,7 @@
 //! The properties of a `-device`, with `-global`'s values below them, taken one by one.
 
+use crate::keyval::value::parse_tree_size;
+
 use super::build::BuildError;
 use super::config::{DeviceSpec, GlobalSpec};
 
@@ -108,6 +110,16 @@ impl<'a> Props<'a> {
             Some("off" | "no" | "false" | "n") => Ok(false),
             Some(other) => Err(self.bad(name, other, "on/off")),
         }
+    }
+
+    /// Bytes, with a suffix.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn size(&mut self, name: &str, default: u64) -> Result<u64, BuildError> {
+        let Some(text) = self.text(name) else { return Ok(default) };
+        parse_tree_size(name, text)
+            .map_err(|_| BuildError::option(self.origin, format!("Parameter '{name}' expects size")))
     }
 
     /// What was not taken yet.

@@ -481,6 +481,27 @@ impl Sg {
         &self.pieces
     }
 
+    /// The part of `len` bytes from byte `skip` on, or what there is of it.
+    #[must_use]
+    pub fn slice(&self, mut skip: u64, mut len: u64) -> Self {
+        let mut part = Self::new();
+        for &(gpa, piece) in &self.pieces {
+            let piece = u64::from(piece);
+            if skip >= piece {
+                skip -= piece;
+                continue;
+            }
+            let take = (piece - skip).min(len);
+            part.push(gpa.wrapping_add(skip), u32::try_from(take).unwrap_or(u32::MAX));
+            len -= take;
+            skip = 0;
+            if len == 0 {
+                break;
+            }
+        }
+        part
+    }
+
     /// Copies guest memory, from `skip` bytes into the list on, into `buf`.
     ///
     /// # Errors
@@ -567,5 +588,7 @@ mod tests {
         assert_eq!(ram.read_u32(0x1000), Ok(0x0201_0000));
         assert_eq!(ram.read_u32(0x3000), Ok(3));
         assert!(sg.write(&ram, 6, &[0; 3]).is_err());
+        assert_eq!(sg.slice(3, 2).pieces(), [(0x1003, 1), (0x3000, 1)]);
+        assert_eq!(sg.slice(4, 100).pieces(), [(0x3000, 4)]);
     }
 }

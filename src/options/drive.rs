@@ -175,8 +175,9 @@ fn interface(raw: &RawDrive, pairs: &mut Pairs) -> Step<DriveInterface> {
             let (bus, unit) = (number("bus"), number("unit"));
             Err(Stop::here(format!("machine type does not support if={name},bus={bus},unit={unit}")))
         }
-        "floppy" | "virtio" | "xen" => Err(Stop::unsupported(format_args!("if={name}"))),
-        _ => Err(Stop::misspelt(format!("unsupported bus type '{name}'"), &name, ["ide", "none", "pflash"])),
+        "virtio" => Ok(DriveInterface::Virtio),
+        "floppy" | "xen" => Err(Stop::unsupported(format_args!("if={name}"))),
+        _ => Err(Stop::misspelt(format!("unsupported bus type '{name}'"), &name, ["ide", "none", "pflash", "virtio"])),
     }
 }
 
@@ -367,6 +368,7 @@ fn spec(low: &mut Low<'_>, raw: &RawDrive, is_pc: bool) -> Step<DriveSpec> {
     let id = raw.pairs.id.clone().unwrap_or_else(|| match interface {
         DriveInterface::Ide => format!("ide{}-{medium}{}", seat.bus, seat.unit),
         DriveInterface::Pflash => format!("pflash{}", seat.unit),
+        DriveInterface::Virtio => format!("virtio{}", seat.unit),
         _ => format!("none{}", seat.unit),
     });
     Ok(DriveSpec {

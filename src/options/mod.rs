@@ -25,6 +25,7 @@ mod machine;
 mod memory;
 mod monitor;
 mod network;
+mod object;
 mod process;
 mod qtest;
 mod readconfig;

@@ -5,7 +5,7 @@ use super::low::Low;
 use super::stop::{Origin, Step, Stop};
 use super::{
     blockdev, boot, chardev, device, display, drive, firmware, gdb, icount, logging, machine, memory, monitor, network,
-    process, qtest, readconfig, smp,
+    object, process, qtest, readconfig, smp,
 };
 use crate::keyval::nearest;
 
@@ -89,6 +89,12 @@ const STANDARD: &[Row] = &[
     row("k", "LANGUAGE", "keyboard layout of viewers that send symbols", display::read_keymap),
     row("device", "CLASS[,PROP=VALUE...]", "add a device ('-device help', '-device CLASS,help')", device::read_device),
     row(
+        "object",
+        "TYPE,id=ID[,PROP=VALUE...]",
+        "a thing that devices refer to ('-object help' lists the types)",
+        object::read,
+    ),
+    row(
         "name",
         "NAME[,process=NAME][,debug-threads=on|off]",
         "the machine's name, and the process's",
@@ -107,7 +113,7 @@ const BLOCK: &[Row] = &[
     row("blockdev", "[driver=]DRIVER,node-name=NAME[,KEY=VALUE...]", "a block node; also as JSON", blockdev::read),
     row(
         "drive",
-        "[file=FILE][,if=ide|none][,bus=N][,unit=N][,index=N][,media=disk|cdrom]\n       [,format=FORMAT][,snapshot=on|off][,cache=MODE][,aio=ENGINE][,readonly=on|off]\n       [,rerror=ACTION][,werror=ACTION][,discard=ignore|unmap][,detect-zeroes=MODE]\n       [,id=NAME][,KEY=VALUE...]",
+        "[file=FILE][,if=ide|virtio|none][,bus=N][,unit=N][,index=N][,media=disk|cdrom]\n       [,format=FORMAT][,snapshot=on|off][,cache=MODE][,aio=ENGINE][,readonly=on|off]\n       [,rerror=ACTION][,werror=ACTION][,discard=ignore|unmap][,detect-zeroes=MODE]\n       [,id=NAME][,KEY=VALUE...]",
         "a disk or CD-ROM drive and its medium",
         drive::read,
     ),
@@ -277,7 +283,6 @@ const REFUSED: &[Row] = &[
     refused("enable-sync-profile", ""),
     refused("perfmap", ""),
     refused("jitdump", ""),
-    refused("object", "x"),
     other("prom-env", "x"),
     other("semihosting", ""),
     other("semihosting-config", "x"),

@@ -403,8 +403,8 @@ fn a_fault_in_a_configuration_file_is_found_by_line() {
 fn what_this_version_lacks_is_refused_by_name() {
     assert_eq!(refusal("-fsdev x"), "qemu-kvm: -fsdev x: -fsdev is not supported by this version");
     assert_eq!(
-        refusal("-drive file=x,if=virtio"),
-        "qemu-kvm: -drive file=x,if=virtio: if=virtio is not supported by this version"
+        refusal("-drive file=x,if=floppy"),
+        "qemu-kvm: -drive file=x,if=floppy: if=floppy is not supported by this version"
     );
     assert_eq!(
         refusal("-machine q35"),

@@ -1,10 +1,10 @@
 //! What `-device help` and `-device X,help` show of this family, and which of its properties mean what.
 
 use crate::hw::props::{Kind, Property};
-use crate::hw::registry::{Category, ClassHelp, PropertyHelp};
+use crate::hw::registry::{Category, Class, ClassHelp, PropertyHelp};
 
 use super::DeviceType;
-use super::{net, rng};
+use super::{blk, net, rng, scsi};
 
 /// Which interfaces a class's name stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +105,7 @@ const NET: &[Property] = &[
 /// The kinds.
 pub const FAMILIES: &[Family] = &[
     Family { device: net::TYPE, category: Category::Network, vectors: Some(UNSET), properties: NET },
+    Family { device: blk::TYPE, category: Category::Storage, vectors: Some(UNSET), properties: BLK },
     Family {
         device: rng::TYPE,
         category: Category::Misc,
@@ -112,9 +113,153 @@ pub const FAMILIES: &[Family] = &[
         properties: &[
             Property::new("max-bytes", Kind::Uint64, Some("9223372036854775807")),
             Property::new("period", Kind::Uint32, Some("65536")),
+            Property::new("rng", Kind::Link("rng-backend"), None),
+        ],
+    },
+    Family {
+        device: scsi::TYPE,
+        category: Category::Storage,
+        vectors: Some(UNSET),
+        properties: &[
+            Property::new("cmd_per_lun", Kind::Uint32, Some("128")),
+            switch("hotplug", "on"),
+            Property::new("iothread", Kind::Link("iothread"), None),
+            Property::new("max_sectors", Kind::Uint32, Some("65535")),
+            Property::new("num_queues", Kind::Uint32, Some(UNSET)),
+            switch("param_change", "on"),
+            switch("seg_max_adjust", "on"),
+            Property::new("virtqueue_size", Kind::Uint32, Some("256")),
         ],
     },
 ];
+
+const ON_ERROR: Kind = Kind::Word("BlockdevOnError", &["report", "ignore", "enospc", "stop", "auto"]);
+const ON_ERROR_TEXT: &str = "Error handling policy (report/ignore/enospc/stop/auto)";
+const BLOCK_SIZE_TEXT: &str = "A power of two between 512 B and 2 MiB";
+
+const BLK: &[Property] = &[
+    BOOTINDEX,
+    Property::new("class", Kind::Uint32, Some("0")),
+    switch("config-wce", "on"),
+    Property::new("cyls", Kind::Uint32, Some("0")),
+    switch("discard", "on"),
+    GRANULARITY,
+    DRIVE,
+    Property::new("heads", Kind::Uint32, Some("0")),
+    Property::new("iothread", Kind::Link("iothread"), None),
+    LOGICAL,
+    Property::new("max-discard-sectors", Kind::Uint32, Some("4194303")),
+    Property::new("max-write-zeroes-sectors", Kind::Uint32, Some("4194303")),
+    MIN_IO,
+    Property::new("num-queues", Kind::Uint16, Some("65535")),
+    OPT_IO,
+    PHYSICAL,
+    Property::new("queue-size", Kind::Uint16, Some("256")),
+    switch("report-discard-granularity", "on"),
+    RERROR,
+    Property::new("secs", Kind::Uint32, Some("0")),
+    switch("seg-max-adjust", "on"),
+    SERIAL,
+    WERROR,
+    WRITE_CACHE,
+    switch("write-zeroes", "on"),
+];
+
+const fn on_scsi_bus(name: &'static str, description: &'static str, properties: &'static [Property]) -> Class {
+    Class {
+        name,
+        alias: None,
+        bus: Some("SCSI"),
+        category: Category::Storage,
+        description: Some(description),
+        user_creatable: true,
+        properties,
+    }
+}
+
+/// What sits on SCSI buses.
+pub const SCSI_CLASSES: &[Class] = &[
+    on_scsi_bus(
+        "scsi-cd",
+        "virtual SCSI CD-ROM",
+        &[
+            BOOTINDEX,
+            CHANNEL,
+            DEVICE_ID,
+            GRANULARITY,
+            DRIVE,
+            LOGICAL,
+            LUN,
+            MAX_UNMAP,
+            MIN_IO,
+            OPT_IO,
+            PHYSICAL,
+            PRODUCT,
+            RERROR,
+            SCSI_ID,
+            SERIAL,
+            VENDOR,
+            VER,
+            WERROR,
+            WRITE_CACHE,
+            WWN,
+        ],
+    ),
+    on_scsi_bus(
+        "scsi-hd",
+        "virtual SCSI disk",
+        &[
+            BOOTINDEX,
+            CHANNEL,
+            DEVICE_ID,
+            GRANULARITY,
+            DPOFUA,
+            DRIVE,
+            LOGICAL,
+            LUN,
+            MAX_UNMAP,
+            MIN_IO,
+            OPT_IO,
+            PHYSICAL,
+            PRODUCT,
+            REMOVABLE,
+            RERROR,
+            ROTATION,
+            SCSI_ID,
+            SERIAL,
+            VENDOR,
+            VER,
+            WERROR,
+            WRITE_CACHE,
+            WWN,
+        ],
+    ),
+];
+
+const BOOTINDEX: Property = Property::new("bootindex", Kind::Int32, None);
+const CHANNEL: Property = Property::new("channel", Kind::Uint32, Some("0"));
+const DEVICE_ID: Property = Property::new("device_id", Kind::Str, None);
+const DPOFUA: Property = switch("dpofua", "off");
+const DRIVE: Property =
+    Property::new("drive", Kind::Drive, None).described("Node name or ID of a block device to use as a backend");
+const GRANULARITY: Property = Property::new("discard_granularity", Kind::Size, Some(UNSET));
+const LOGICAL: Property = Property::new("logical_block_size", Kind::Size, Some("0")).described(BLOCK_SIZE_TEXT);
+const LUN: Property = Property::new("lun", Kind::Uint32, Some(UNSET));
+const MAX_UNMAP: Property = Property::new("max_unmap_size", Kind::Uint64, Some("1073741824"));
+const MIN_IO: Property = Property::new("min_io_size", Kind::Size, Some("0"));
+const OPT_IO: Property = Property::new("opt_io_size", Kind::Size, Some("0"));
+const PHYSICAL: Property = Property::new("physical_block_size", Kind::Size, Some("0")).described(BLOCK_SIZE_TEXT);
+const PRODUCT: Property = Property::new("product", Kind::Str, None);
+const REMOVABLE: Property = switch("removable", "off");
+const RERROR: Property = Property::new("rerror", ON_ERROR, Some("auto")).described(ON_ERROR_TEXT);
+const ROTATION: Property = Property::new("rotation_rate", Kind::Uint16, Some("0"));
+const SCSI_ID: Property = Property::new("scsi-id", Kind::Uint32, Some(UNSET));
+const SERIAL: Property = Property::new("serial", Kind::Str, None);
+const VENDOR: Property = Property::new("vendor", Kind::Str, None);
+const VER: Property = Property::new("ver", Kind::Str, None);
+const WERROR: Property = Property::new("werror", ON_ERROR, Some("auto")).described(ON_ERROR_TEXT);
+const WRITE_CACHE: Property = Property::new("write-cache", Kind::OnOffAuto, Some("auto")).described("on/off/auto");
+const WWN: Property = Property::new("wwn", Kind::Uint64, Some("0"));
 
 /// The kind and variant that a class's name stands for.
 #[must_use]

@@ -8,11 +8,13 @@
 //! device calls while it works, [`Queue`] and [`Notifier`], is a leaf that may be used from any thread, so that a data
 //! plane can leave the board lock.
 
+pub mod blk;
 pub mod classes;
 mod interrupt;
 pub mod net;
 mod queue;
 pub mod rng;
+pub mod scsi;
 mod spec;
 pub mod transport_pci;
 

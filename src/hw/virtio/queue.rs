@@ -44,6 +44,8 @@ struct State {
     ring: virtio_queue::Queue,
     vector: u16,
     generation: u64,
+    /// Requests that the device has: a driver that makes more available than the queue holds lies.
+    in_use: u16,
     /// Legacy: interrupt when the ring runs empty.
     notify_on_empty: bool,
     /// The driver is ready: the device may look at the ring.
@@ -69,7 +71,7 @@ impl Queue {
     pub(super) fn new(ram: GuestRam, notifier: Notifier, max_size: u16) -> Self {
         let max_size = max_size.clamp(1, 1024).next_power_of_two();
         let ring = virtio_queue::Queue::new(max_size).unwrap_or_default();
-        let state = State { ring, vector: NO_VECTOR, generation: 0, notify_on_empty: false, active: false };
+        let state = State { ring, vector: NO_VECTOR, generation: 0, in_use: 0, notify_on_empty: false, active: false };
         Self { ram, notifier, state: Mutex::new(state), max_size }
     }
 
@@ -119,7 +121,13 @@ impl Queue {
         let mut state = self.state();
         if state.active && chain.generation == state.generation {
             state.ring.go_to_previous_position();
+            state.in_use = state.in_use.saturating_sub(1);
         }
+    }
+
+    /// The driver broke a rule of the device type that leaves no way on ([`Notifier::needs_reset`]).
+    pub fn fail(&self, why: &str) {
+        self.notifier.needs_reset(why);
     }
 
     /// Whether requests wait.
@@ -137,6 +145,7 @@ impl Queue {
         if !state.active || chain.generation != state.generation {
             return;
         }
+        state.in_use = state.in_use.saturating_sub(1);
         let view = self.ram.snapshot();
         let slot = u64::from(state.ring.next_used() % state.ring.size().max(1));
         if state.ring.add_used(&*view, chain.head, written).is_err() {
@@ -241,6 +250,7 @@ impl Queue {
         let event_idx = state.ring.event_idx_enabled();
         state.ring.reset();
         state.generation += 1;
+        state.in_use = 0;
         state.vector = NO_VECTOR;
         state.active &= keep_active;
         if state.active {
@@ -258,6 +268,10 @@ fn next_chain(state: &mut State, view: &MemoryView, ram: &GuestRam) -> Result<Op
         Err(_) => return Err("the available ring is not in RAM"),
     };
     let Some(mut descriptors) = heads.next() else { return Ok(None) };
+    if state.in_use >= state.ring.size() {
+        return Err("more requests are in flight than the queue has entries");
+    }
+    state.in_use += 1;
     let mut chain = Chain { head: descriptors.head_index(), generation, readable: Sg::new(), writable: Sg::new() };
     let mut complete = false;
     for descriptor in descriptors.by_ref() {
