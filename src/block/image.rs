@@ -81,6 +81,15 @@ impl SnapshotInfo {
     }
 }
 
+/// What compression made of a unit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Packed {
+    /// It does not get smaller: it is written as it is.
+    Plain,
+    /// The compressed bytes.
+    Bytes(Vec<u8>),
+}
+
 /// A persistent dirty bitmap.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BitmapInfo {
@@ -174,6 +183,22 @@ pub trait ImageOps: Send + Sync {
     /// As for writes.
     fn write_compressed(&self, _offset: u64, _data: &[u8]) -> IoResult<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Packs one unit, so that several threads pack while one writes in order; `None`: the format packs as it writes.
+    ///
+    /// # Errors
+    /// The compression's.
+    fn pack(&self, _data: &[u8]) -> IoResult<Option<Packed>> {
+        Ok(None)
+    }
+
+    /// Writes one unit that [`ImageOps::pack`] looked at, as [`ImageOps::write_compressed`] does.
+    ///
+    /// # Errors
+    /// As for writes.
+    fn write_packed(&self, offset: u64, data: &[u8], _packed: &Packed) -> IoResult<()> {
+        self.write_compressed(offset, data)
     }
 
     /// Takes an internal snapshot: name, date, clock and size of the machine state are used, the rest is chosen. Returns

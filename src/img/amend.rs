@@ -48,6 +48,9 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
         if !options.knows(&key) {
             return Err(unknown(image.driver, &key));
         }
+        if key == "backing_file" && image.backing_name.as_deref().unwrap_or_default() != value {
+            return Err(Failure::new("Cannot amend the backing file\nYou can use 'qemu-img rebase' instead."));
+        }
         options.add(&key, &value).map_err(|error| Failure::new(error.to_string()))?;
     }
     let mut progress = Progress::new(given.has("progress") && !given.has("quiet"));

@@ -45,6 +45,11 @@ pub(super) fn run(args: &[OsString]) -> Outcome {
     let [filename, name] = given.names.as_slice() else {
         return Err(Failure::new("Expecting filename and bitmap name"));
     };
+    if granularity.is_some_and(|bytes| !bytes.is_power_of_two() || bytes < 512) {
+        return Err(Failure::new(format!(
+            "Operation add on bitmap {name} failed: Granularity must be power of 2 and at least 512"
+        )));
+    }
     let mut opener = opener(&given)?;
     let image =
         given.source(filename).open_with(&mut opener, OpenFlags { no_backing: true, ..OpenFlags::default() })?;

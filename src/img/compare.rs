@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::source::{Source, check_cache, opener};
 use super::zeros::is_zero;
 use super::{Failure, Outcome};
-use crate::block::{Extent, Image, OpenFlags, Opener, Status};
+use crate::block::{Extent, Image, OpenFlags, Opener};
 use crate::host::reason;
 
 /// Bytes of a part: both sides stay in the processor's cache.
@@ -121,6 +121,22 @@ struct Pair<'a> {
     strict: bool,
 }
 
+/// Where the next part begins, and what is known of both images there, up to an offset.
+struct Cursor<'a> {
+    at: u64,
+    a: (Extent, u64),
+    b: (Extent, u64),
+    progress: &'a mut Progress,
+}
+
+/// What one thread compares.
+struct Part {
+    at: u64,
+    len: usize,
+    a_zero: bool,
+    b_zero: bool,
+}
+
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -128,35 +144,30 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Pair<'_> {
     /// The end with the lowest offset, if they are not the same.
     fn compare(&self, total: u64, progress: &mut Progress) -> Option<(u64, End)> {
-        let cursor = Mutex::new((0_u64, progress));
+        let cursor = Mutex::new(Cursor { at: 0, a: (Extent::default(), 0), b: (Extent::default(), 0), progress });
         let ended_at = AtomicU64::new(u64::MAX);
         let end: Mutex<Option<(u64, End)>> = Mutex::new(None);
+        let tell = |at: u64, why: End| {
+            let mut end = hold(&end);
+            if end.as_ref().is_none_or(|(before, _)| at < *before) {
+                *end = Some((at, why));
+            }
+            ended_at.fetch_min(at, Ordering::AcqRel);
+        };
         let work = || {
             let mut buffers = (Vec::new(), Vec::new());
             loop {
-                let at = {
-                    let mut cursor = hold(&cursor);
-                    let at = cursor.0;
-                    if at >= total || at >= ended_at.load(Ordering::Acquire) {
+                match self.take(&cursor, total, &ended_at) {
+                    Ok(None) => return,
+                    Ok(Some(part)) => {
+                        if let Err((at, why)) = self.part(&part, &mut buffers) {
+                            tell(at, why);
+                        }
+                    }
+                    Err((at, why)) => {
+                        tell(at, why);
                         return;
                     }
-                    let next = self.skip(at, total).unwrap_or(at).max(at);
-                    cursor.0 = if next > at { next } else { (at / PART_BYTES + 1) * PART_BYTES }.min(total);
-                    let done = cursor.0;
-                    cursor.1.show(done, total);
-                    if next > at {
-                        continue;
-                    }
-                    at
-                };
-                let stopped = hold(&cursor).1.check().map_err(|error| (at, End::Failed(error, "")));
-                let part_end = ((at / PART_BYTES + 1) * PART_BYTES).min(total);
-                if let Err((at, why)) = stopped.and_then(|()| self.part(at, part_end, &mut buffers)) {
-                    let mut end = hold(&end);
-                    if end.as_ref().is_none_or(|(before, _)| at < *before) {
-                        *end = Some((at, why));
-                    }
-                    ended_at.fetch_min(at, Ordering::AcqRel);
                 }
             }
         };
@@ -169,55 +180,74 @@ impl Pair<'_> {
         end.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How far both are known to be zero; nothing if they are not, or if that has to be looked at closely.
-    fn skip(&self, at: u64, total: u64) -> Option<u64> {
-        let (a, b) = (self.status(true, at, total - at).ok()?, self.status(false, at, total - at).ok()?);
-        let same = !self.strict || at >= self.a_len.min(self.b_len) || flags(&a.extent) == flags(&b.extent);
-        (a.extent.zero && b.extent.zero && same).then(|| at + a.len.min(b.len))
-    }
-
-    /// What one image has at an offset; zeros past its end.
-    fn status(&self, first: bool, at: u64, most: u64) -> io::Result<Status> {
-        let (image, len) = if first { (self.a, self.a_len) } else { (self.b, self.b_len) };
-        if at >= len {
-            let extent = Extent { zero: true, ..Extent::default() };
-            return Ok(Status { extent, len: most, depth: 0, filename: String::new() });
-        }
-        image.status(at, most.min(len - at))
-    }
-
-    fn part(&self, start: u64, end: u64, buffers: &mut (Vec<u8>, Vec<u8>)) -> Result<(), (u64, End)> {
-        let mut at = start;
-        while at < end {
-            let [a, b] = [true, false].map(|first| {
-                let name = if first { "first image" } else { "second image" };
-                self.status(first, at, end - at).map_err(|error| (at, End::Failed(error, name)))
-            });
-            let (a, b) = (a?, b?);
-            if self.strict && at < self.a_len.min(self.b_len) && flags(&a.extent) != flags(&b.extent) {
+    /// The next part that has to be read.
+    fn take(&self, cursor: &Mutex<Cursor<'_>>, total: u64, ended_at: &AtomicU64) -> Result<Option<Part>, (u64, End)> {
+        let mut cursor = hold(cursor);
+        loop {
+            let at = cursor.at;
+            if at >= total || at >= ended_at.load(Ordering::Acquire) {
+                return Ok(None);
+            }
+            cursor.progress.check().map_err(|error| (at, End::Failed(error, "")))?;
+            if cursor.a.1 <= at {
+                cursor.a = self.status(true, at, total - at)?;
+            }
+            if cursor.b.1 <= at {
+                cursor.b = self.status(false, at, total - at)?;
+            }
+            let (a, b) = (cursor.a.0, cursor.b.0);
+            if self.strict && at < self.a_len.min(self.b_len) && flags(&a) != flags(&b) {
+                // Parts before this one may differ in content.
+                cursor.at = total;
                 return Err((at, End::Different(Difference::Allocation(at))));
             }
-            let len = usize::try_from(a.len.min(b.len).min(end - at)).unwrap_or(usize::MAX);
-            let different = match (a.extent.zero, b.extent.zero) {
-                (true, true) => None,
-                (true, false) => non_zero(self.read(false, at, len, &mut buffers.1)?),
-                (false, true) => non_zero(self.read(true, at, len, &mut buffers.0)?),
-                (false, false) => {
-                    let left = self.read(true, at, len, &mut buffers.0)?;
-                    differs(left, self.read(false, at, len, &mut buffers.1)?)
-                }
-            };
-            if let Some(first) = different {
-                let at = at + first as u64;
-                return Err((at, End::Different(Difference::Content(at))));
+            let known = cursor.a.1.min(cursor.b.1).min(total);
+            let skipped = a.zero && b.zero;
+            cursor.at = if skipped { known } else { known.min((at / PART_BYTES + 1) * PART_BYTES) };
+            let done = cursor.at;
+            cursor.progress.show(done, total);
+            if !skipped {
+                let len = usize::try_from(done - at).unwrap_or(usize::MAX);
+                return Ok(Some(Part { at, len, a_zero: a.zero, b_zero: b.zero }));
             }
-            at += len as u64;
         }
-        Ok(())
+    }
+
+    /// What one image has at an offset, and up to where; zeros past its end.
+    fn status(&self, first: bool, at: u64, most: u64) -> Result<(Extent, u64), (u64, End)> {
+        let (image, len, name) = self.side(first);
+        if at >= len {
+            return Ok((Extent { zero: true, ..Extent::default() }, at + most));
+        }
+        let status = image.status(at, most.min(len - at)).map_err(|error| (at, End::Failed(error, name)))?;
+        Ok((status.extent, at + status.len.max(1)))
+    }
+
+    fn side(&self, first: bool) -> (&Image, u64, &'static str) {
+        if first { (self.a, self.a_len, "first image") } else { (self.b, self.b_len, "second image") }
+    }
+
+    fn part(&self, part: &Part, buffers: &mut (Vec<u8>, Vec<u8>)) -> Result<(), (u64, End)> {
+        let Part { at, len, .. } = *part;
+        let different = match (part.a_zero, part.b_zero) {
+            (true, _) => non_zero(self.read(false, at, len, &mut buffers.1)?),
+            (false, true) => non_zero(self.read(true, at, len, &mut buffers.0)?),
+            (false, false) => {
+                let left = self.read(true, at, len, &mut buffers.0)?;
+                differs(left, self.read(false, at, len, &mut buffers.1)?)
+            }
+        };
+        match different {
+            Some(first) => {
+                let at = at + first as u64;
+                Err((at, End::Different(Difference::Content(at))))
+            }
+            None => Ok(()),
+        }
     }
 
     fn read<'b>(&self, first: bool, at: u64, len: usize, buf: &'b mut Vec<u8>) -> Result<&'b [u8], (u64, End)> {
-        let (image, name) = if first { (self.a, "first image") } else { (self.b, "second image") };
+        let (image, _, name) = self.side(first);
         if buf.len() < len {
             buf.resize(len, 0);
         }

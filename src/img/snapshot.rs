@@ -67,6 +67,7 @@ fn take(image: &Image, name: &str) -> Result<(), Failure> {
         name: name.to_owned(),
         date_sec: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
         date_nsec: now.subsec_nanos(),
+        icount: Some(0),
         ..SnapshotInfo::default()
     };
     let failed = |why: String| Failure::new(format!("Could not create snapshot '{name}': {why}"));

@@ -6,6 +6,18 @@ use std::process::{Command, Stdio};
 
 use super::{OURS, qemu_is_here, run, text};
 
+/// After these a line holds what changes from run to run, or where an image's clusters are in its file.
+const VARYING: [&str; 8] = [
+    "disk size: ",
+    "file length: ",
+    "Image end offset: ",
+    "% allocated, ",
+    "\"actual-size\": ",
+    "                \"virtual-size\": ",
+    "Run completed in ",
+    "persistent bitmaps to #block",
+];
+
 /// What a command said and how it ended, with what changes from run to run blotted out.
 #[derive(PartialEq, Eq)]
 struct Said {
@@ -70,9 +82,7 @@ fn blotted(text: &str) -> String {
             Some(end) => format!("PROGRESS{}", &line[end + "/100%)\r".len()..]),
             None => line.to_owned(),
         };
-        let blotted = ["disk size: ", "\"actual-size\": ", "Run completed in ", "persistent bitmaps to #block"]
-            .iter()
-            .find_map(|start| line.find(start).map(|at| format!("{}{start}X\n", &line[..at])));
+        let blotted = VARYING.iter().find_map(|start| line.find(start).map(|at| format!("{}{start}X\n", &line[..at])));
         out.push_str(&blotted.unwrap_or(line));
     }
     without_dates(&out)

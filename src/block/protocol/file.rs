@@ -8,6 +8,7 @@
 use std::fs;
 use std::fs::OpenOptions;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -69,6 +70,8 @@ pub struct FileNode {
     can_zero: AtomicBool,
     /// After a failed flush no one knows what is on the disk: all later ones fail, too.
     flush_failed: AtomicBool,
+    /// A range without holes: where a hole begins takes the host long to tell. That there is data is never wrong to say.
+    known_data: Mutex<Option<Range<u64>>>,
 }
 
 /// The most that one aligned transfer moves.
@@ -120,6 +123,7 @@ impl FileNode {
             can_punch: AtomicBool::new(true),
             can_zero: AtomicBool::new(true),
             flush_failed: AtomicBool::new(false),
+            known_data: Mutex::new(None),
         };
         node.set_sharing(options.sharing)?;
         Ok(node)
@@ -381,6 +385,7 @@ impl BlockNode for FileNode {
         self.writable()?;
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let end = offset.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
+        *lock(&self.known_data) = None;
         if may_unmap && (self.device || end <= self.len()?) && self.fallocate(&self.can_punch, punch, offset, len)? {
             return Ok(());
         }
@@ -393,6 +398,7 @@ impl BlockNode for FileNode {
     fn discard(&self, offset: u64, len: u64) -> IoResult<()> {
         self.writable()?;
         if self.unmap {
+            *lock(&self.known_data) = None;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             self.fallocate(&self.can_punch, punch, offset, len)?;
         }
@@ -413,10 +419,17 @@ impl BlockNode for FileNode {
         let data = Extent { allocated: true, data: true, offset: Some(offset), ..Extent::default() };
         let hole = Extent { allocated: true, zero: true, offset: Some(offset), ..Extent::default() };
         let limit = |end: u64| (end - offset).clamp(1, len.max(1));
+        let known = lock(&self.known_data).clone().filter(|known| known.contains(&offset));
+        if let Some(known) = known {
+            return Ok((data, limit(known.end)));
+        }
         match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(at) if at > offset => Ok((hole, limit(at))),
             Ok(_) => match rustix::fs::seek(&self.file, SeekFrom::Hole(offset)) {
-                Ok(at) if at > offset => Ok((data, limit(at))),
+                Ok(at) if at > offset => {
+                    *lock(&self.known_data) = Some(offset..at);
+                    Ok((data, limit(at)))
+                }
                 _ => Ok((data, len.max(1))),
             },
             // There is no data up to the end of the file.
@@ -427,6 +440,7 @@ impl BlockNode for FileNode {
 
     fn truncate(&self, len: u64) -> IoResult<()> {
         self.writable()?;
+        *lock(&self.known_data) = None;
         if self.device {
             return if len <= self.len()? { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) };
         }
@@ -653,6 +667,16 @@ mod tests {
         let mut back = vec![0; pattern.len()];
         node.read_at(777, &mut back).unwrap();
         assert_eq!(back, pattern);
+    }
+
+    #[test]
+    fn a_hole_is_seen_after_data_was_there() {
+        let (_file, path) = temp(0);
+        let node = FileNode::open(&path, &exclusive()).unwrap();
+        node.write_at(0, &[7; 1 << 20], false).unwrap();
+        assert!(node.extent(4096, 100).unwrap().0.data);
+        node.zero(0, 1 << 20, true).unwrap();
+        assert!(node.extent(4096, 100).unwrap().0.zero);
     }
 
     #[test]

@@ -222,6 +222,11 @@ pub(super) fn load_snapshot(image: &Image, name: &str) -> Result<(), Failure> {
             image.driver
         )));
     };
+    // What cannot be listed is told by the next call.
+    let known = ops.details().map_or(true, |details| details.snapshots.iter().any(|known| known.is_called(name)));
+    if !known {
+        return Err(failed("Can't find snapshot".to_owned()));
+    }
     ops.load_snapshot(name).map_err(|error| failed(text_of(&error)))
 }
 

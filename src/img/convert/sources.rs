@@ -1,6 +1,7 @@
 //! The images that `convert` reads, one after the other.
 
 use std::io;
+use std::sync::OnceLock;
 
 use super::Failure;
 use crate::block::Image;
@@ -14,6 +15,8 @@ pub(super) struct Sources<'a> {
     total: u64,
     /// What the image leaves to its backing file, the target leaves to its own.
     keeps_backing: bool,
+    /// Where in its file the target's first byte is stored, if it stores bytes as they are; found when it is needed.
+    target_start: OnceLock<Option<u64>>,
 }
 
 impl<'a> Sources<'a> {
@@ -28,7 +31,7 @@ impl<'a> Sources<'a> {
             parts.push((total, image));
             total = total.checked_add(len).ok_or_else(|| Failure::new("the images are too long together"))?;
         }
-        Ok(Self { parts, total, keeps_backing })
+        Ok(Self { parts, total, keeps_backing, target_start: OnceLock::new() })
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -78,18 +81,18 @@ impl Input for Sources<'_> {
     }
 
     fn offload(&self, at: u64, len: u64, target: &Image) -> bool {
-        self.part(at)
-            .is_ok_and(|(image, inside, left)| left >= len && offload(image, inside, len, target, at).is_some())
+        let first = || target.node.extent(0, 1).ok().and_then(|(extent, _)| extent.offset);
+        let start = self.target_start.get_or_init(|| first().filter(|_| target.driver == "raw"));
+        let (Some(start), Ok((image, inside, left))) = (*start, self.part(at)) else { return false };
+        left >= len && offload(image, inside, len, target, start + at).is_some()
     }
 }
 
-/// Lets the host copy bytes from the file of one image to that of another, where both store them as they are.
-fn offload(source: &Image, from: u64, len: u64, target: &Image, to: u64) -> Option<()> {
+/// Lets the host copy bytes that an image stores as they are to a place in the target's file.
+fn offload(source: &Image, from: u64, len: u64, target: &Image, mut place_out: u64) -> Option<()> {
     let status = source.status(from, len).ok()?;
     let holder = source.chain().nth(status.depth)?;
     let mut place_in = status.extent.offset.filter(|_| status.len >= len && !status.extent.compressed)?;
-    let (extent, _) = target.node.extent(to, len).ok()?;
-    let mut place_out = extent.offset.filter(|_| target.driver == "raw")?;
     let (input, output) = (holder.file.host_file()?, target.file.host_file()?);
     let mut left = usize::try_from(len).ok()?;
     while left > 0 {

@@ -14,10 +14,14 @@ use std::time::{Duration, Instant};
 
 use super::progress::Progress;
 use super::zeros;
+use crate::block::image::Packed;
 use crate::block::{Image, ImageOps};
 
 /// Bytes of a piece, if clusters are not larger.
 const PIECE_BYTES: u64 = 512 << 10;
+
+/// The same for what is compressed.
+const PACKED_BYTES: u64 = 128 << 10;
 
 /// The shortest run of zeros that is left out of a write, unless `-S` says otherwise.
 pub(super) const DEFAULT_SPARSE_BYTES: u64 = 4096;
@@ -127,6 +131,16 @@ struct Piece {
     content: Content,
 }
 
+/// What a worker holds of its piece.
+#[derive(Default)]
+struct Buffer {
+    data: Vec<u8>,
+    /// The parts of it that the target lacks.
+    wanted: Vec<Range<usize>>,
+    /// What compression made of each cluster, where the format packs apart from writing.
+    packed: Vec<Option<Packed>>,
+}
+
 /// Where the next piece begins, and what is known of the bytes there.
 struct Cursor {
     at: u64,
@@ -156,7 +170,7 @@ struct Run<'a, 'b> {
 pub(super) fn copy(copy: &Copy<'_>, input: &dyn Input, progress: &mut Progress) -> Result<(), CopyError> {
     let cluster = cluster_size(copy.target.image);
     let packed_unit = copy.target.image.ops().and_then(ImageOps::compressed_unit).unwrap_or(cluster).max(512);
-    let piece = PIECE_BYTES.max(cluster).max(if copy.target.packed { packed_unit } else { 1 });
+    let piece = if copy.target.packed { PACKED_BYTES.max(packed_unit) } else { PIECE_BYTES.max(cluster) };
     let unit = cluster.max(copy.target.sparse);
     let run = Run {
         copy,
@@ -178,7 +192,9 @@ pub(super) fn copy(copy: &Copy<'_>, input: &dyn Input, progress: &mut Progress) 
         budget: Mutex::new(None),
     };
     let pieces = copy.range.end.saturating_sub(copy.range.start).div_ceil(piece);
-    let workers = copy.workers.clamp(1, 64).min(usize::try_from(pieces).unwrap_or(usize::MAX).max(1));
+    // Compression keeps a processor busy: more threads than there are would only take memory.
+    let most = if copy.target.packed { thread::available_parallelism().map_or(1, usize::from) } else { 64 };
+    let workers = copy.workers.clamp(1, most.min(64)).min(usize::try_from(pieces).unwrap_or(usize::MAX).max(1));
     thread::scope(|scope| {
         for _ in 1..workers {
             scope.spawn(|| run.work());
@@ -201,7 +217,7 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Run<'_, '_> {
     fn work(&self) {
-        let mut buf = Vec::new();
+        let mut buf = Buffer::default();
         loop {
             match self.take() {
                 Ok(Some(piece)) => {
@@ -216,7 +232,7 @@ impl Run<'_, '_> {
         }
     }
 
-    fn step(&self, piece: Piece, buf: &mut Vec<u8>) -> Result<(), CopyError> {
+    fn step(&self, piece: Piece, buf: &mut Buffer) -> Result<(), CopyError> {
         let offload = self.copy.offload && piece.content == Content::Data;
         if offload && self.input.offload(piece.at, piece.len, self.copy.target.image) {
             return Ok(());
@@ -292,24 +308,38 @@ impl Run<'_, '_> {
         Piece { turn, at, len, content }
     }
 
-    fn read(&self, piece: Piece, buf: &mut Vec<u8>) -> Result<(), CopyError> {
+    fn read(&self, piece: Piece, buf: &mut Buffer) -> Result<(), CopyError> {
         if piece.content != Content::Data {
             return Ok(());
         }
         let len = usize::try_from(piece.len).unwrap_or(0);
-        if buf.len() != len {
-            buf.resize(len, 0);
+        if buf.data.len() != len {
+            buf.data.resize(len, 0);
         }
-        match self.input.read(piece.at, buf) {
-            Ok(()) => Ok(()),
-            Err(error) => match self.copy.salvage {
-                Some(salvage) => {
-                    self.salvage(piece.at, buf, salvage);
-                    Ok(())
-                }
-                None => Err(CopyError { doing: Doing::Read, at: piece.at, error }),
-            },
+        if let Err(error) = self.input.read(piece.at, &mut buf.data) {
+            match self.copy.salvage {
+                Some(salvage) => self.salvage(piece.at, &mut buf.data, salvage),
+                None => return Err(CopyError { doing: Doing::Read, at: piece.at, error }),
+            }
         }
+        let wanted = self.input.wanted(piece.at, &buf.data);
+        let wanted = wanted.map_err(|error| CopyError { doing: Doing::Read, at: piece.at, error })?;
+        let all = 0..buf.data.len();
+        buf.wanted = wanted.unwrap_or_else(|| vec![all]);
+        self.pack(buf).map_err(|error| CopyError { doing: Doing::Write, at: piece.at, error })
+    }
+
+    /// Compresses what was read, before its turn to be written comes.
+    fn pack(&self, buf: &mut Buffer) -> io::Result<()> {
+        buf.packed.clear();
+        let Some(ops) = self.copy.target.image.ops().filter(|_| self.copy.target.packed) else { return Ok(()) };
+        let unit = usize::try_from(self.packed_unit).unwrap_or(usize::MAX);
+        for (index, cluster) in buf.data.chunks(unit).enumerate() {
+            let wanted = buf.wanted.iter().any(|range| range.contains(&(index * unit)));
+            let left_out = !wanted || self.copy.target.sparse > 0 && zeros::is_zero(cluster);
+            buf.packed.push(if left_out { None } else { ops.pack(cluster)? });
+        }
+        Ok(())
     }
 
     /// Reads sector by sector what could not be read as a whole.
@@ -330,7 +360,7 @@ impl Run<'_, '_> {
     }
 
     /// Waits for its turn and writes.
-    fn put(&self, piece: Piece, buf: &[u8]) -> Result<(), CopyError> {
+    fn put(&self, piece: Piece, buf: &Buffer) -> Result<(), CopyError> {
         let fault = |error| CopyError { doing: Doing::Write, at: piece.at, error };
         self.slow_down(piece.len);
         if !self.copy.in_order {
@@ -364,16 +394,11 @@ impl Run<'_, '_> {
         thread::sleep(wait);
     }
 
-    fn write(&self, piece: Piece, buf: &[u8]) -> io::Result<()> {
+    fn write(&self, piece: Piece, buf: &Buffer) -> io::Result<()> {
         match piece.content {
             Content::Absent => Ok(()),
             Content::Zero => self.write_zeros(piece.at, piece.len),
-            Content::Data => match self.input.wanted(piece.at, buf)? {
-                None => self.write_data(piece.at, buf),
-                Some(ranges) => {
-                    ranges.into_iter().try_for_each(|range| self.write_data(piece.at + range.start as u64, &buf[range]))
-                }
-            },
+            Content::Data => buf.wanted.iter().try_for_each(|range| self.write_data(piece.at, buf, range.clone())),
         }
     }
 
@@ -393,18 +418,21 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn write_data(&self, at: u64, buf: &[u8]) -> io::Result<()> {
+    /// Writes a range of a piece that begins at `piece_at`.
+    fn write_data(&self, piece_at: u64, buf: &Buffer, range: Range<usize>) -> io::Result<()> {
         let target = &self.copy.target;
         if target.packed {
-            return self.write_packed(at, buf);
+            return self.write_packed(piece_at, buf, range);
         }
+        let at = piece_at + range.start as u64;
+        let data = &buf.data[range];
         if target.sparse == 0 {
-            return target.image.node.write_at(at, buf, false);
+            return target.image.node.write_at(at, data, false);
         }
         // A piece that begins inside a unit is cut there first.
         let unit = usize::try_from(self.unit).unwrap_or(usize::MAX);
-        let head = usize::try_from(at.next_multiple_of(self.unit) - at).unwrap_or(usize::MAX).min(buf.len());
-        for (start, part) in [(0, &buf[..head]), (head, &buf[head..])] {
+        let head = usize::try_from(at.next_multiple_of(self.unit) - at).unwrap_or(usize::MAX).min(data.len());
+        for (start, part) in [(0, &data[..head]), (head, &data[head..])] {
             let base = at + start as u64;
             zeros::runs(part, unit, |zero, range| {
                 let from = base + range.start as u64;
@@ -418,18 +446,23 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    fn write_packed(&self, mut at: u64, buf: &[u8]) -> io::Result<()> {
+    /// The range is of whole clusters, but for the end of the disk.
+    fn write_packed(&self, piece_at: u64, buf: &Buffer, range: Range<usize>) -> io::Result<()> {
         let target = &self.copy.target;
-        for cluster in buf.chunks(usize::try_from(self.packed_unit).unwrap_or(usize::MAX)) {
-            if zeros::is_zero(cluster) && target.sparse > 0 {
-                self.write_zeros(at, cluster.len() as u64)?;
-            } else {
-                match target.image.ops() {
-                    Some(ops) => ops.write_compressed(at, cluster)?,
-                    None => target.image.node.write_at(at, cluster, false)?,
-                }
+        let unit = usize::try_from(self.packed_unit).unwrap_or(usize::MAX);
+        for (index, cluster) in buf.data.chunks(unit).enumerate() {
+            let start = index * unit;
+            if !range.contains(&start) {
+                continue;
             }
-            at += cluster.len() as u64;
+            let at = piece_at + start as u64;
+            let packed = buf.packed.get(index).and_then(Option::as_ref);
+            match (target.image.ops(), packed) {
+                (Some(ops), Some(packed)) => ops.write_packed(at, cluster, packed)?,
+                _ if zeros::is_zero(cluster) && target.sparse > 0 => self.write_zeros(at, cluster.len() as u64)?,
+                (Some(ops), None) => ops.write_compressed(at, cluster)?,
+                (None, _) => target.image.node.write_at(at, cluster, false)?,
+            }
         }
         Ok(())
     }

@@ -12,7 +12,9 @@ use crate::block::dirty::DirtyBits;
 use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
-use crate::block::image::{BitmapInfo, CheckReport, Details, ImageOps, Measure, MeasureSource, Repair, SnapshotInfo};
+use crate::block::image::{
+    BitmapInfo, CheckReport, Details, ImageOps, Measure, MeasureSource, Packed, Repair, SnapshotInfo,
+};
 use crate::block::keys::{KeyKind, Keys};
 use crate::block::node::{BlockNode, IoResult};
 
@@ -146,6 +148,10 @@ impl Creation for Qcow2 {
         image.preallocate_all(preallocation).map_err(OpenError::io("Could not write to image"))
     }
 
+    fn amend_options(&self) -> &'static [CreateOption] {
+        amend::OPTIONS
+    }
+
     fn measure(&self, options: &CreateOptions, source: &mut MeasureSource<'_>) -> Result<Measure, OpenError> {
         let plan = plan(options)?;
         plan.validate()?;
@@ -250,7 +256,15 @@ impl ImageOps for Image {
     }
 
     fn write_compressed(&self, offset: u64, data: &[u8]) -> IoResult<()> {
-        self.write_packed(offset, data)
+        self.write_compressed_cluster(offset, data)
+    }
+
+    fn pack(&self, data: &[u8]) -> IoResult<Option<Packed>> {
+        self.pack_cluster(data).map(Some)
+    }
+
+    fn write_packed(&self, offset: u64, data: &[u8], packed: &Packed) -> IoResult<()> {
+        self.write_packed_cluster(offset, data, packed)
     }
 
     fn create_snapshot(&self, wanted: &SnapshotInfo) -> IoResult<SnapshotInfo> {

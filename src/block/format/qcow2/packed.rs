@@ -7,6 +7,7 @@ use super::Image;
 use super::compress;
 use super::entry::Entry;
 use super::meta::{Meta, Reason};
+use crate::block::image::Packed;
 use crate::block::lock;
 use crate::block::node::IoResult;
 
@@ -15,15 +16,15 @@ impl Image {
     ///
     /// # Errors
     /// As for writes; `InvalidInput` if it is not one whole cluster; ENOTSUP with encryption or an external data file.
-    pub fn write_packed(&self, offset: u64, buf: &[u8]) -> IoResult<()> {
-        self.check_writable(offset, buf.len() as u64)?;
+    pub fn write_compressed_cluster(&self, offset: u64, buf: &[u8]) -> IoResult<()> {
+        self.write_packed_cluster(offset, buf, &self.pack_cluster(buf)?)
+    }
+
+    /// Packs a cluster, or the short one at the end of the disk, if that makes it smaller.
+    pub(super) fn pack_cluster(&self, buf: &[u8]) -> IoResult<Packed> {
         let g = self.geometry();
-        let whole = buf.len() as u64 == g.cluster() || offset + buf.len() as u64 == self.disk_size();
-        if g.in_cluster(offset) != 0 || buf.len() as u64 > g.cluster() || !whole {
+        if buf.len() as u64 > g.cluster() {
             return Err(io::ErrorKind::InvalidInput.into());
-        }
-        if self.data.is_some() || self.crypt.is_some() {
-            return Err(io::Error::from_raw_os_error(95)); // ENOTSUP
         }
         let padded;
         let cluster = if buf.len() as u64 == g.cluster() {
@@ -34,10 +35,24 @@ impl Image {
             padded = copy;
             &padded
         };
+        Ok(compress::pack(g.compression, cluster)?.map_or(Packed::Plain, Packed::Bytes))
+    }
+
+    /// Stores a whole cluster that is packed already.
+    pub(super) fn write_packed_cluster(&self, offset: u64, buf: &[u8], packed: &Packed) -> IoResult<()> {
+        self.check_writable(offset, buf.len() as u64)?;
+        let g = self.geometry();
+        let whole = buf.len() as u64 == g.cluster() || offset + buf.len() as u64 == self.disk_size();
+        if g.in_cluster(offset) != 0 || buf.len() as u64 > g.cluster() || !whole {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if self.data.is_some() || self.crypt.is_some() {
+            return Err(io::Error::from_raw_os_error(95)); // ENOTSUP
+        }
         self.note_write(offset, buf.len() as u64);
-        match compress::pack(g.compression, cluster)? {
-            Some(packed) => self.place_and_write(offset, &packed)?,
-            None => return self.write_data(offset, buf),
+        match packed {
+            Packed::Bytes(packed) => self.place_and_write(offset, packed)?,
+            Packed::Plain => return self.write_data(offset, buf),
         }
         if lock(&self.meta).is_full() { self.flush_all() } else { Ok(()) }
     }

@@ -33,7 +33,7 @@ impl Image {
         }
         if header.l1_entries_needed(size).is_none_or(|entries| entries > MAX_L1_ENTRIES) {
             return Err(OpenError::Io {
-                what: "Failed to resize the image".to_owned(),
+                what: "Failed to grow the L1 table".to_owned(),
                 error: io::Error::from_raw_os_error(27),
             });
         }

@@ -152,7 +152,7 @@ fn compressed_clusters_come_back_and_can_be_overwritten() {
     let mut model: Vec<u8> = (0..u32::try_from(MIB).unwrap()).map(|i| (i / 777).to_le_bytes()[0]).collect();
     for cluster in 0..16 {
         let at = cluster * 65536;
-        image.write_packed(at, &model[usize::try_from(at).unwrap()..][..65536]).unwrap();
+        image.write_compressed_cluster(at, &model[usize::try_from(at).unwrap()..][..65536]).unwrap();
     }
     image.flush().unwrap();
     assert!(file.len().unwrap() < MIB / 2);
@@ -301,7 +301,7 @@ fn sample() -> Vec<u8> {
     let file = made(&CreateOptions { backing, cluster_size: 1024, ..CreateOptions::new(32 * 1024) });
     let image = opened(&file);
     image.write_at(0, &[7; 5000], false).unwrap();
-    image.write_packed(8192, &[3; 1024]).unwrap();
+    image.write_compressed_cluster(8192, &[3; 1024]).unwrap();
     image.zero(12288, 4096, false).unwrap();
     drop(image);
     file.bytes()
