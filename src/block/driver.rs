@@ -8,7 +8,7 @@ use super::create::CreateOption;
 use super::create::CreateOptions;
 use super::error::OpenError;
 use super::filter;
-use super::format::{qcow2, raw};
+use super::format::{bochs, cloop, dmg, parallels, qcow, qcow2, qed, raw, vdi, vhdx, vmdk, vpc};
 use super::graph::{Image, OpenContext, OpenFlags, Opener};
 use super::image::{Measure, MeasureSource};
 use super::keys::{self, Keys};
@@ -161,8 +161,18 @@ pub static DRIVERS: &[&dyn Driver] = &[
     &file::HostDevice,
     &null::NULL_AIO,
     &null::NULL_CO,
+    &bochs::Bochs,
+    &cloop::Cloop,
+    &dmg::Dmg,
+    &parallels::Parallels,
+    &qcow::Qcow,
     &qcow2::Qcow2,
+    &qed::Qed,
     &raw::Raw,
+    &vdi::Vdi,
+    &vhdx::Vhdx,
+    &vmdk::Vmdk,
+    &vpc::Vpc,
     &filter::blkdebug::Blkdebug,
     &filter::blklogwrites::Blklogwrites,
     &filter::blkverify::Blkverify,
@@ -176,20 +186,10 @@ pub static DRIVERS: &[&dyn Driver] = &[
 /// Drivers that QEMU has and this program does not.
 const OTHERS: &[&str] = &[
     "blkreplay",
-    "bochs",
-    "cloop",
     "copy-before-write",
-    "dmg",
     "luks",
-    "parallels",
-    "qcow",
-    "qed",
     "replication",
     "snapshot-access",
-    "vdi",
-    "vhdx",
-    "vmdk",
-    "vpc",
     "vvfat",
     "ftp",
     "ftps",

@@ -537,6 +537,14 @@ impl OpenContext<'_> {
         Ok(child)
     }
 
+    /// Opens one more file of the image by its name, without locks.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_protocol(&mut self, filename: &str, flags: OpenFlags) -> Result<Arc<dyn BlockNode>, OpenError> {
+        self.opener.open_protocol(filename, flags)
+    }
+
     /// Takes the image locks of a "file" child, for what this node does with it: with metadata of its own it lets
     /// nobody else write.
     ///

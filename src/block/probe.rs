@@ -21,21 +21,7 @@ pub fn other(head: &[u8]) -> Option<&'static str> {
 }
 
 /// Magic numbers and where they are.
-const OTHER_MAGICS: [(usize, &[u8], &str); 13] = [
-    (0, b"KDMV", "vmdk"),
-    (0, b"COWD", "vmdk"),
-    (0, b"vhdxfile", "vhdx"),
-    (0, b"LUKS\xba\xbe", "luks"),
-    (0, b"QED\0", "qed"),
-    (0x40, b"\x7f\x10\xda\xbe", "vdi"),
-    (0, b"conectix", "vpc"),
-    (0, b"WithoutFreeSpace", "parallels"),
-    (0, b"WithouFreSpacExt", "parallels"),
-    (0, b"Bochs Virtual HD Image", "bochs"),
-    (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", "cloop"),
-    (0, b"QFI\xfb\0\0\0\x01", "qcow"),
-    (0, b"# Disk DescriptorFile", "vmdk"),
-];
+const OTHER_MAGICS: [(usize, &[u8], &str); 1] = [(0, b"LUKS\xba\xbe", "luks")];
 
 /// QEMU's warning when a format was not named and nothing was recognised.
 #[must_use]

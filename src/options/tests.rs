@@ -416,8 +416,8 @@ fn what_this_version_lacks_is_refused_by_name() {
         "qemu-kvm: -drive file=x,bps=1: throttling (throttling.bps-total) is not supported by this version"
     );
     assert_eq!(
-        refusal("-drive file=x,format=vmdk"),
-        "qemu-kvm: -drive file=x,format=vmdk: block driver 'vmdk' is not supported by this version"
+        refusal("-drive file=x,format=luks"),
+        "qemu-kvm: -drive file=x,format=luks: block driver 'luks' is not supported by this version"
     );
     assert_eq!(refusal("-nic user"), "qemu-kvm: -nic user: network back end 'user' is not supported by this version");
     assert_eq!(refusal("-machine usb=on"), "qemu-kvm: machine property 'usb=on' is not supported by this version");

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics to fail")]
 
 mod commands;
+mod formats;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -174,7 +174,7 @@ fn convert(given: &Given, wanted: &Wanted) -> Outcome {
             image: &target,
             starts_zero: (wanted.new && target.file.info().driver == "file" || given.has("target-is-zero"))
                 && backing.is_none(),
-            packed: given.has("compress"),
+            packed: given.has("compress") || packs_only(&target),
             sparse: wanted.sparse,
         },
         range: 0..sources.total(),
@@ -287,6 +287,11 @@ fn open_target(
     };
     // A new image without a backing file has nothing below it.
     target.open_with(opener, OpenFlags { no_backing: wanted.new && !keeps_backing, ..OpenFlags::default() })
+}
+
+/// Whether an image has compressed clusters only: whole ones are written then, each once.
+fn packs_only(target: &Image) -> bool {
+    target.ops().and_then(|ops| ops.details().ok()).is_some_and(|details| details.compressed)
 }
 
 fn check_target(given: &Given, target: &Image, size: u64) -> Result<(), Failure> {

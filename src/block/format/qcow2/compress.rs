@@ -8,7 +8,7 @@ use super::header::Compression;
 use crate::block::node::IoResult;
 
 /// Unpacks one cluster; `packed` may have padding behind it. `out` must be filled exactly.
-pub(super) fn unpack(kind: Compression, packed: &[u8], out: &mut [u8]) -> IoResult<()> {
+pub(in crate::block::format) fn unpack(kind: Compression, packed: &[u8], out: &mut [u8]) -> IoResult<()> {
     let full = match kind {
         Compression::Zlib => {
             let mut inflate = Decompress::new(false);
@@ -37,7 +37,7 @@ fn unpack_zstd(packed: &[u8], out: &mut [u8]) -> IoResult<bool> {
 }
 
 /// Packs one cluster; `None` if that does not make it smaller.
-pub(super) fn pack(kind: Compression, cluster: &[u8]) -> IoResult<Option<Vec<u8>>> {
+pub(in crate::block::format) fn pack(kind: Compression, cluster: &[u8]) -> IoResult<Option<Vec<u8>>> {
     let mut out = vec![0; cluster.len() - 1];
     let len = match kind {
         Compression::Zlib => {

@@ -14,7 +14,7 @@ mod bitmap;
 mod cache;
 mod check;
 mod commit;
-mod compress;
+pub(super) mod compress;
 mod counts;
 pub mod create;
 mod crypt;
