@@ -33,6 +33,26 @@ pub fn take_socket(number: i32) -> io::Result<(OwnedFd, SocketType)> {
     Ok((unsafe { OwnedFd::from_raw_fd(number) }, kind))
 }
 
+/// Takes an inherited descriptor of any kind, as [`take_socket`].
+///
+/// # Errors
+/// `EBADF`: it is not open. `EBUSY`: it was taken before.
+pub fn take(number: i32) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(rustix::io::Errno::BADF.into());
+    }
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if taken.contains(&number) {
+        return Err(rustix::io::Errno::BUSY.into());
+    }
+    // SAFETY: the borrow ends with the call below; a number that is not open makes it fail with EBADF.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
+    taken.insert(number);
+    // SAFETY: it is open, whoever started us meant it for this use, and `TAKEN` lets nobody else own it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

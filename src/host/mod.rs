@@ -7,6 +7,7 @@ pub mod fd;
 pub mod lock;
 pub mod process;
 pub mod signal;
+pub mod tap;
 pub mod trap;
 pub mod tty;
 pub mod zone;

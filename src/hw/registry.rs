@@ -172,6 +172,15 @@ pub const CLASSES: &[Class] = &[
         ],
     },
     Class {
+        name: "rtl8139",
+        alias: None,
+        bus: Some("PCI"),
+        category: Category::Network,
+        description: None,
+        user_creatable: true,
+        properties: NIC,
+    },
+    Class {
         name: "ne2k_isa",
         alias: None,
         bus: Some("ISA"),

@@ -45,6 +45,8 @@ pub struct Config {
     pub uuid: Option<[u8; 16]>,
     /// Host sides of networks: `-netdev`, and those of `-nic` and `-net`.
     pub netdevs: Vec<NetdevSpec>,
+    /// `-object filter-dump`.
+    pub dumps: Vec<DumpSpec>,
     /// Network cards of `-nic` and `-net nic`.
     pub nics: Vec<NicSpec>,
     /// Host sides of disks: `-drive`, `-hda`, … and QEMU's default CD-ROM drive.
@@ -346,6 +348,23 @@ pub struct NetdevSpec {
     /// The hub of `-net`.
     pub hub: Option<u32>,
     /// The option as typed, for messages; empty for a default.
+    pub origin: String,
+}
+
+/// A recording of a network.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DumpSpec {
+    /// Its id.
+    pub id: String,
+    /// The host's side that is recorded.
+    pub netdev: String,
+    /// The file.
+    pub file: PathBuf,
+    /// Bytes of each frame that are kept.
+    pub max_len: u32,
+    /// What the host's side sends, and what it receives.
+    pub directions: (bool, bool),
+    /// The option as typed, for messages.
     pub origin: String,
 }
 

@@ -3,13 +3,15 @@
 use std::sync::{Arc, Weak};
 
 use crate::bus::{BoardCell, DeviceId, PciAddress, Token};
+use crate::host::reason;
 use crate::hw::net::e1000::{self, E1000};
 use crate::hw::net::ne2000::{self, Ne2000};
+use crate::hw::net::rtl8139::{self, Rtl8139};
 use crate::hw::registry;
 use crate::hw::virtio::classes::{self, Variant};
 use crate::hw::virtio::net::{self, Net, bit};
 use crate::mem::RamBlock;
-use crate::net::{Caller, Link, Networks, Notify, Peer, PeerError, Port, Spec};
+use crate::net::{Caller, Dump, Link, Networks, Notify, Peer, PeerError, Port, Spec};
 
 use super::build::BuildError;
 use super::config::{Config, NetPeer, NetdevSpec, NicSpec};
@@ -50,6 +52,13 @@ impl Wiring {
 pub fn open_networks(config: &Config, networks: &Networks) -> Result<(), BuildError> {
     for netdev in &config.netdevs {
         networks.open(&spec(netdev)).map_err(|text| BuildError::option(&netdev.origin, text))?;
+    }
+    for dump in &config.dumps {
+        let fault = |text: String| BuildError::option(&dump.origin, text);
+        let opened = Dump::create(&dump.file, dump.max_len, dump.directions);
+        let shown = dump.file.display();
+        let tap = opened.map_err(|error| fault(format!("net dump: can't open {shown}: {}", reason(&error))))?;
+        networks.record(&dump.netdev, Arc::new(tap)).map_err(fault)?;
     }
     Ok(())
 }
@@ -134,6 +143,7 @@ impl Site<'_> {
         match model {
             "e1000" => self.e1000(props, id, nic),
             "ne2k_pci" => self.ne2k_pci(props, id, nic),
+            "rtl8139" => self.rtl8139(props, id, nic),
             "ne2k_isa" => self.ne2k_isa(props, id, nic),
             other => Err(props.error(format!("'{other}' is not supported by this version"))),
         }
@@ -238,6 +248,20 @@ impl Site<'_> {
         Ne2000::add_pci(&mut board, device, card.address, irq, link, card.mac, card.rom);
         drop(board);
         self.remember("ne2k_pci", id, "PCI", card.properties);
+        Ok(())
+    }
+
+    fn rtl8139(&mut self, mut props: Props<'_>, id: &str, nic: Option<(&NicSpec, [u8; 6])>) -> Result<(), BuildError> {
+        let mut card = self.card(("rtl8139", "efi-rtl8139.rom"), &mut props, id, nic, None)?;
+        props.finish()?;
+        let wiring = self.wiring;
+        let mut board = self.board();
+        let device = board.reserve("rtl8139");
+        let irq = wiring.irqs.router().line(card.address.device, 0);
+        let link = card.link(wiring, device, rtl8139::LINK_TOKEN);
+        Rtl8139::add(&mut board, device, card.address, (irq, wiring.ram.clone(), link), card.mac, card.rom);
+        drop(board);
+        self.remember("rtl8139", id, "PCI", card.properties);
         Ok(())
     }
 

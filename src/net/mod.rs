@@ -4,16 +4,23 @@
 //! the board lock.
 
 mod checksum;
+mod datagram;
+mod dump;
 mod link;
 mod offload;
 mod packet;
+mod pump;
 mod registry;
+mod stream;
+mod tap;
 pub mod user;
+pub mod vnet;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use checksum::Sum;
+pub use dump::Dump;
 pub use link::{Caller, Link, Notify, RxFilter};
 pub use offload::{ETHERNET, Layout, fill_ipv4_checksum, ipv4_checksum_over, long_tcp};
 pub use packet::{Checksum, Offload, Offloads, Packet, SegmentKind, Segmentation};

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use super::datagram::{self, Datagram};
 use super::lock;
+use super::pump::{Medium, Pump};
+use super::stream::Stream;
+use super::tap;
 use super::user::{self, User};
 use super::wire::{Port, PortHandle, Role, Wire};
 
@@ -66,12 +70,16 @@ pub struct ClientInfo {
 }
 
 /// The types of back ends, as `-netdev help` lists them.
-pub const KINDS: &[&str] = &["hubport", "user"];
+pub const KINDS: &[&str] = &["bridge", "dgram", "hubport", "socket", "stream", "tap", "user"];
 
 enum Backend {
     User(User),
     /// A hub's port.
     Hub,
+    /// Threads of the other kinds, one a queue.
+    Pumps {
+        _pumps: Vec<Pump>,
+    },
 }
 
 struct Netdev {
@@ -161,11 +169,8 @@ impl Networks {
                 (wire, Some((hub, name)))
             }
         };
-        let port = wire.plug(Role::Backend);
-        let ends = vec![port.handle()];
-        let (backend, text) = start(spec, port)?;
-        let netdev =
-            Netdev { spec: spec.clone(), backend, text, ends, wires: vec![wire], hub_port, taken: spec.hub.is_some() };
+        let (backend, text, ends, wires) = start(spec, &wire)?;
+        let netdev = Netdev { spec: spec.clone(), backend, text, ends, wires, hub_port, taken: spec.hub.is_some() };
         lock(&self.state).netdevs.push(netdev);
         Ok(())
     }
@@ -256,6 +261,19 @@ impl Networks {
         let ends = ports.iter().map(Port::handle).collect();
         state.nics.push(Nic { name, model: model.to_owned(), ends, netdev, hub_port });
         Ok(ports)
+    }
+
+    /// Records the frames of a back end (`filter-dump`).
+    ///
+    /// # Errors
+    /// There is no such back end.
+    pub fn record(&self, id: &str, tap: Arc<dyn super::Tap>) -> Result<(), String> {
+        let mut state = lock(&self.state);
+        let netdev = state.netdev(id).ok_or("Parameter 'netdev' expects a network backend id")?;
+        for end in &netdev.ends {
+            end.add_tap(Arc::clone(&tap));
+        }
+        Ok(())
     }
 
     /// How many queues a back end has.
@@ -385,7 +403,7 @@ impl Networks {
         };
         match found.map(|netdev| &netdev.backend) {
             Some(Backend::User(user)) => Ok(call(user)),
-            Some(Backend::Hub) => Err("invalid slirp stack".to_owned()),
+            Some(Backend::Hub | Backend::Pumps { .. }) => Err("invalid slirp stack".to_owned()),
             None => Err("user mode network stack not in use".to_owned()),
         }
     }
@@ -399,20 +417,73 @@ impl Networks {
                 let hub = netdev.hub_port.as_ref().map(|(hub, _)| *hub);
                 Some((hub, netdev.spec.id.clone(), user.connections()))
             }
-            Backend::Hub => None,
+            Backend::Hub | Backend::Pumps { .. } => None,
         });
         users.collect()
     }
 }
 
-fn start(spec: &Spec, port: Port) -> Result<(Backend, String), String> {
+/// A back end, its text, its ends and their wires.
+type Started = (Backend, String, Vec<PortHandle>, Vec<Arc<Wire>>);
+
+fn start(spec: &Spec, wire: &Arc<Wire>) -> Result<Started, String> {
+    if spec.kind == "user" {
+        let config = user::Config::parse(&spec.options)?;
+        let network = config.v4.map_or_else(|| user::V4::default().network, |v4| v4.network);
+        let restrict = if config.restrict { "on" } else { "off" };
+        let text = format!("index=0,type=user,net={network},restrict={restrict}");
+        let port = wire.plug(Role::Backend);
+        let end = port.handle();
+        return Ok((Backend::User(User::start(config, port)?), text, vec![end], vec![Arc::clone(wire)]));
+    }
+    let (media, text) = media(spec)?;
+    let text = format!("index=0,type={},{text}", spec.kind);
+    let (mut pumps, mut ends, mut wires) = (Vec::new(), Vec::new(), Vec::new());
+    for (queue, medium) in media.into_iter().enumerate() {
+        let wire = if queue == 0 { Arc::clone(wire) } else { Wire::new() };
+        let port = wire.plug(Role::Backend);
+        ends.push(port.handle());
+        let pump = Pump::start(port, medium).map_err(|error| crate::host::reason(&error))?;
+        pumps.push(pump);
+        wires.push(wire);
+    }
+    Ok((Backend::Pumps { _pumps: pumps }, text, ends, wires))
+}
+
+/// The host's sides of a back end, one a queue, and what monitors show of it.
+fn media(spec: &Spec) -> Result<(Vec<Box<dyn Medium>>, String), String> {
+    let one = |medium: Box<dyn Medium>, text: String| Ok((vec![medium], text));
     match spec.kind.as_str() {
-        "user" => {
-            let config = user::Config::parse(&spec.options)?;
-            let network = config.v4.map_or_else(|| user::V4::default().network, |v4| v4.network);
-            let restrict = if config.restrict { "on" } else { "off" };
-            let text = format!("index=0,type=user,net={network},restrict={restrict}");
-            Ok((Backend::User(User::start(config, port)?), text))
+        "tap" | "bridge" => {
+            let (taps, text) = tap::open(spec)?;
+            Ok((taps.into_iter().map(|tap| Box::new(tap) as Box<dyn Medium>).collect(), text))
+        }
+        "dgram" => {
+            let (medium, text) = Datagram::of_spec(spec)?;
+            one(Box::new(medium), text)
+        }
+        "stream" => one(Box::new(Stream::of_spec(spec)?), String::new()),
+        "socket" => {
+            let kinds = ["listen", "connect", "mcast", "udp", "fd"];
+            let given: Vec<_> = kinds.into_iter().filter_map(|key| Some((key, spec.get(key)?))).collect();
+            let [(key, value)] = given[..] else {
+                return Err("exactly one of listen=, connect=, mcast= or udp= is required".to_owned());
+            };
+            let local = spec.get("localaddr");
+            if local.is_some() && !matches!(key, "mcast" | "udp") {
+                return Err("localaddr= is only valid with mcast= or udp=".to_owned());
+            }
+            match key {
+                "listen" => one(Box::new(Stream::listen(datagram::address(value)?)?), String::new()),
+                "connect" => one(Box::new(Stream::connect(datagram::address(value)?)?), String::new()),
+                "mcast" => one(Box::new(Datagram::multicast(value, local)?), format!("socket: mcast={value}")),
+                "udp" => {
+                    let local = local.ok_or("localaddr= is mandatory with udp=")?;
+                    let medium = Datagram::between(datagram::address(local)?, datagram::address(value)?)?;
+                    one(Box::new(medium), format!("socket: udp={value}"))
+                }
+                _ => Err("socket option 'fd' is not supported by this version".to_owned()),
+            }
         }
         other => Err(format!("network back end '{other}' is not supported by this version")),
     }

@@ -7,15 +7,15 @@ use super::stop::{Step, Stop};
 use crate::keyval::list::Flags;
 use crate::keyval::value::{ValueError, parse_bool};
 use crate::keyval::{List, Pairs, asks_help, is_identifier};
-use crate::machine::config::{NetPeer, NetdevSpec, NicSpec};
+use crate::machine::config::{DumpSpec, NetPeer, NetdevSpec, NicSpec};
 
 /// The types of back ends, with QEMU's keys. Those without keys are QEMU's only.
 const KINDS: &[(&str, &[&str])] = &[
-    ("socket", &[]),
-    ("stream", &[]),
-    ("dgram", &[]),
+    ("socket", &["fd", "listen", "connect", "mcast", "localaddr", "udp"]),
+    ("stream", &["addr.type", "addr.host", "addr.port", "addr.path", "server"]),
+    ("dgram", DGRAM),
     ("hubport", &["hubid", "netdev"]),
-    ("tap", &[]),
+    ("tap", TAP),
     (
         "user",
         &[
@@ -43,13 +43,41 @@ const KINDS: &[(&str, &[&str])] = &[
     ),
     ("l2tpv3", &[]),
     ("vde", &[]),
-    ("bridge", &[]),
+    ("bridge", &["br", "helper"]),
     ("vhost-user", &[]),
     ("vhost-vdpa", &[]),
 ];
 
+const DGRAM: &[&str] = &[
+    "local.type",
+    "local.host",
+    "local.port",
+    "local.path",
+    "remote.type",
+    "remote.host",
+    "remote.port",
+    "remote.path",
+];
+
+const TAP: &[&str] = &[
+    "ifname",
+    "fd",
+    "fds",
+    "script",
+    "downscript",
+    "br",
+    "helper",
+    "sndbuf",
+    "vnet_hdr",
+    "vhost",
+    "vhostfd",
+    "vhostfds",
+    "vhostforce",
+    "queues",
+];
+
 /// Switches among the keys.
-const SWITCHES: &[&str] = &["restrict", "ipv4", "ipv6"];
+const SWITCHES: &[&str] = &["restrict", "ipv4", "ipv6", "server", "vnet_hdr", "vhost", "vhostforce"];
 
 /// Keys of the card in `-nic`.
 const NIC_KEYS: &[&str] = &["model", "mac", "addr", "netdev", "name", "vectors"];
@@ -297,6 +325,44 @@ fn add_net(low: &mut Low<'_>, text: &str) -> Step {
             Ok(())
         }
     }
+}
+
+/// `-object`: of QEMU's objects, recordings of a network.
+pub(super) fn read_object(low: &mut Low<'_>, text: &str) -> Step {
+    let any = List { name: "object", implied: Some("qom-type"), keys: &[], merge: false };
+    let pairs = low.list(&any, text)?;
+    let kind = pairs.get("qom-type").unwrap_or_default();
+    if asks_help(kind) {
+        return Err(Stop::Print("List of user creatable objects:\n  filter-dump\n".to_owned(), 0));
+    }
+    if kind != "filter-dump" {
+        return Err(Stop::unsupported(format_args!("object '{kind}'")));
+    }
+    let Some(id) = &pairs.id else { return Err(ValueError::Missing { name: "id".into() }.into()) };
+    let keys = ["qom-type", "netdev", "file", "maxlen", "queue", "status"];
+    if let Some((key, _)) = pairs.pairs.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
+        return Err(Stop::here(format!("Invalid parameter '{key}'")));
+    }
+    if !matches!(pairs.get("status"), None | Some("on")) {
+        return Err(Stop::unsupported("filter-dump option 'status'"));
+    }
+    let netdev = pairs.get("netdev").ok_or_else(|| Stop::here("Parameter 'netdev' is missing"))?;
+    let file = pairs.get("file").ok_or_else(|| Stop::here("dump filter needs 'file' property set!"))?;
+    let directions = match pairs.get("queue") {
+        None | Some("all") => (true, true),
+        Some("rx") => (false, true),
+        Some("tx") => (true, false),
+        Some(other) => return Err(Stop::here(format!("Parameter 'queue' does not accept value '{other}'"))),
+    };
+    let max_len = match pairs.size("maxlen")? {
+        None => 65536,
+        Some(0) => return Err(Stop::here("Property 'filter-dump.maxlen' doesn't take value '0'")),
+        Some(len) => u32::try_from(len).unwrap_or(u32::MAX),
+    };
+    let origin = low.origin.clone();
+    let spec = DumpSpec { id: id.clone(), netdev: netdev.into(), file: file.into(), max_len, directions, origin };
+    low.config.dumps.push(spec);
+    Ok(())
 }
 
 /// The network of a machine whose command line says nothing of one: a card and `user`, on hub 0.

@@ -2,4 +2,6 @@
 
 pub mod e1000;
 mod frame;
+mod microwire;
 pub mod ne2000;
+pub mod rtl8139;

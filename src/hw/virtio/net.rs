@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Chain, DeviceType, Negotiated, Notifier, Queue, VirtioDevice, feature};
 use crate::bus::Token;
-use crate::net::{Checksum, Link, Offload, Offloads, Packet, RxFilter, SegmentKind, Segmentation};
+use crate::net::{Link, Offloads, Packet, RxFilter, vnet};
 
 /// What it is.
 pub const TYPE: DeviceType = DeviceType { id: 1, transitional_id: 0x1000, class: 0x02_0000, name: "net" };
@@ -62,14 +62,8 @@ pub mod bit {
     pub const SPEED_DUPLEX: u64 = 1 << 63;
 }
 
-/// Flags and types of the packet header (5.1.6).
+/// Lengths of the packet header (5.1.6).
 mod header {
-    pub const NEEDS_CSUM: u8 = 1;
-    pub const DATA_VALID: u8 = 2;
-    pub const TCPV4: u8 = 1;
-    pub const UDP: u8 = 3;
-    pub const TCPV6: u8 = 4;
-    pub const ECN: u8 = 0x80;
     /// With `num_buffers`.
     pub const LONG: usize = 12;
     /// A legacy driver's without mergeable buffers.
@@ -399,7 +393,8 @@ impl Net {
             }
             return Ok(true);
         }
-        let mut header = packet_header(&packet);
+        let mut header = [0; header::LONG];
+        header[..vnet::LEN].copy_from_slice(&vnet::encode(&packet));
         let count = u16::try_from(chains.len()).unwrap_or(1);
         header[10..12].copy_from_slice(&count.to_le_bytes());
         let [head, tail] = packet.pieces();
@@ -524,50 +519,8 @@ fn outgoing(queue: &Queue, chain: &Chain, header_len: usize) -> Option<Packet> {
     }
     let mut frame = vec![0; len];
     chain.read(queue.ram(), header_len as u64, &mut frame).ok()?;
-    let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-    let mut offload = Offload::default();
-    if header[0] & header::NEEDS_CSUM != 0 {
-        offload.checksum = Checksum::Partial { start: word(6), offset: word(8) };
-    }
-    let kind = match header[1] & !header::ECN {
-        header::TCPV4 => Some(SegmentKind::Tcp4),
-        header::TCPV6 => Some(SegmentKind::Tcp6),
-        header::UDP => Some(SegmentKind::Udp),
-        _ => None,
-    };
-    if let Some(kind) = kind {
-        offload.segment = Some(Segmentation { kind, size: word(4), ecn: header[1] & header::ECN != 0 });
-    }
+    let offload = vnet::decode(header.first_chunk()?);
     Some(Packet::from(frame).with_offload(offload))
-}
-
-/// The header of a frame that is received; the number of buffers is not in it yet.
-fn packet_header(packet: &Packet) -> [u8; header::LONG] {
-    let mut header = [0; header::LONG];
-    let mut put = |at: usize, word: u16| header[at..at + 2].copy_from_slice(&word.to_le_bytes());
-    let mut flags = 0;
-    match packet.offload.checksum {
-        Checksum::Unknown => {}
-        Checksum::Valid => flags = header::DATA_VALID,
-        Checksum::Partial { start, offset } => {
-            flags = header::NEEDS_CSUM;
-            put(6, start);
-            put(8, offset);
-        }
-    }
-    let mut kind = 0;
-    if let Some(segment) = packet.offload.segment {
-        kind = match segment.kind {
-            SegmentKind::Tcp4 => header::TCPV4,
-            SegmentKind::Tcp6 => header::TCPV6,
-            SegmentKind::Udp => header::UDP,
-        } | if segment.ecn { header::ECN } else { 0 };
-        // The headers' length is a hint: what lies in one piece of ours.
-        put(2, u16::try_from(packet.head().len().min(128)).unwrap_or(128));
-        put(4, segment.size);
-    }
-    (header[0], header[1]) = (flags, kind);
-    header
 }
 
 impl VirtioDevice for Net {
@@ -700,7 +653,7 @@ fn negotiated_vlans(features: u64) -> Option<Box<[u64; 64]>> {
 mod tests {
     use super::*;
     use crate::hw::virtio::bench::{Bench, Piece};
-    use crate::net::{Port, Role, Wire};
+    use crate::net::{Checksum, Offload, Port, Role, SegmentKind, Segmentation, Wire};
 
     const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
