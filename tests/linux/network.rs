@@ -82,6 +82,11 @@ fn linux_uses_the_virtio_card() {
 }
 
 #[test]
+fn linux_uses_the_rtl8139() {
+    fetches("rtl8139", "8139cp");
+}
+
+#[test]
 fn linux_uses_the_ne2000() {
     fetches("ne2k_pci", "ne2k-pci");
 }

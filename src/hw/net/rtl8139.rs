@@ -794,7 +794,9 @@ mod tests {
                 bench.write(random.next() % 253, width, value & width.ones());
                 bench.read(random.next() % 253, width);
                 bench.card.bus_master = true;
-                bench.arrives(vec![0xff; random.next() as usize % 1700]);
+                // A card that does not listen fills the queue.
+                let _ = bench.host.send(Packet::from(vec![0xff; random.next() as usize % 1700]));
+                bench.card.event(LINK_TOKEN);
                 while bench.host.receive().is_some() {}
             }
         }
