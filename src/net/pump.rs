@@ -105,9 +105,9 @@ impl Turn {
             if ready.contains(PollFlags::OUT) {
                 self.medium.writable();
             }
-            self.to_host();
+            self.serve_guest();
             if ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-                self.to_guest();
+                self.serve_host();
             }
         }
     }
@@ -133,7 +133,7 @@ impl Turn {
         Ok((ready, !fds[0].revents().is_empty()))
     }
 
-    fn to_host(&mut self) {
+    fn serve_guest(&mut self) {
         while let Some(packet) = self.kept.take().or_else(|| self.port.take()) {
             if let Err(packet) = self.medium.send(packet) {
                 self.kept = Some(packet);
@@ -142,7 +142,7 @@ impl Turn {
         }
     }
 
-    fn to_guest(&mut self) {
+    fn serve_host(&mut self) {
         for _ in 0..BURST {
             if !self.port.room() {
                 break;
