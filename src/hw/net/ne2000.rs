@@ -265,7 +265,8 @@ impl Ne2000 {
         let (current, boundary) = (usize::from(self.regs.curr) << 8, usize::from(self.regs.bnry) << 8);
         let free =
             if current < boundary { boundary - current } else { (stop - start).saturating_sub(current - boundary) };
-        free >= LONGEST + 4
+        // A ring that is filled up to BNRY would look empty.
+        free > (LONGEST + 4).next_multiple_of(256)
     }
 
     fn receive(&mut self) {
@@ -559,6 +560,8 @@ mod tests {
         card.event(LINK_TOKEN);
         let full = card.regs.curr;
         assert!(card.link.has_frame());
+        // Never up to BNRY: that would be an empty ring.
+        assert_ne!(full, card.regs.bnry);
         out(&mut card, 3, full - 1);
         assert_ne!(card.regs.curr, full);
     }
