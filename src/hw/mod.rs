@@ -10,6 +10,7 @@ pub mod ide;
 pub mod input;
 pub mod intc;
 pub mod net;
+pub mod nvme;
 pub mod pci;
 pub mod props;
 pub mod registry;

@@ -2,6 +2,7 @@
 //! check. Each family lists its own; this is where they come together.
 
 use super::ide;
+use super::nvme;
 use super::props::{Kind, Property};
 use super::virtio;
 
@@ -315,7 +316,9 @@ pub fn classes() -> Vec<ClassHelp> {
         .iter()
         .map(own)
         .chain(ide::CLASSES.iter().map(of_ide))
+        .chain(nvme::classes::CLASSES.iter().map(own))
         .chain(virtio::classes::SCSI_CLASSES.iter().map(own))
+        .chain(virtio::classes::PORT_CLASSES.iter().map(own))
         .chain(virtio::classes::classes())
         .collect();
     all.sort_by_key(|class| (class.category, class.name));

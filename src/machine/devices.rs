@@ -20,8 +20,10 @@ use crate::net::Networks;
 use super::assemble::LateFaults;
 use super::build::BuildError;
 use super::config::{Config, DeviceSpec, DriveInterface, VgaKind};
+use super::console::PortBus;
 use super::disks::PlacedDisk;
 use super::drives::{Drive, Drives};
+use super::nvme::NvmeBus;
 use super::pc::{PARALLEL_PORTS, Pc, SERIAL_PORTS, Wiring};
 use super::props::Props;
 use super::rom::RomSearch;
@@ -41,6 +43,10 @@ pub struct Placed {
     pub ide: [Option<PlacedDrive>; 4],
     /// Disks on other controllers.
     pub disks: Vec<PlacedDisk>,
+    /// Buses for virtio consoles' ports.
+    pub port_buses: Vec<PortBus>,
+    /// NVMe controllers' buses.
+    pub nvme_buses: Vec<NvmeBus>,
     /// SCSI buses.
     pub scsi_buses: Vec<ScsiBus>,
     /// Drives on SCSI buses: drive, bus, place.
@@ -181,6 +187,9 @@ impl Site<'_> {
             model if registry::class(model).is_some_and(|class| class.category == registry::Category::Network) => {
                 self.network_card(model, props, id, None)
             }
+            "virtconsole" | "virtserialport" => self.virtio_port(spec, props, id),
+            "nvme" => self.nvme(spec, props, id),
+            "nvme-ns" => self.nvme_namespace(spec, props, id),
             "scsi-hd" | "scsi-cd" => self.scsi_device(spec, props, id),
             "ide-hd" | "ide-cd" => self.ide_drive(spec, props, id),
             other => Err(BuildError::option(&spec.origin, format!("'{other}' is not supported by this version"))),
@@ -269,7 +278,7 @@ impl Site<'_> {
 
     // -- ISA -----------------------------------------------------------------------------------------------------
 
-    fn claim(&self, props: &Props<'_>, id: Option<&str>) -> Result<Option<Claim>, BuildError> {
+    pub(super) fn claim(&self, props: &Props<'_>, id: Option<&str>) -> Result<Option<Claim>, BuildError> {
         let Some(id) = id else { return Ok(None) };
         self.chardevs.claim(id).map(Some).map_err(|error| props.error(error.to_string()))
     }

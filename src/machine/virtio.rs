@@ -8,6 +8,7 @@ use crate::hw::virtio::classes::{self, Variant};
 use crate::hw::virtio::net;
 use crate::hw::virtio::rng::{self, Builtin, Rng};
 use crate::hw::virtio::scsi;
+use crate::hw::virtio::serial;
 use crate::hw::virtio::transport_pci::{DECODE, Options, VirtioPci, Wires};
 use crate::hw::virtio::{VirtioDevice, feature};
 
@@ -41,6 +42,7 @@ impl Site<'_> {
         Some(match family.device {
             net::TYPE => self.virtio_net(&spec.driver, variant, props, id, None),
             blk::TYPE => self.virtio_blk_device(spec, variant, props, id),
+            serial::TYPE => self.virtio_serial(spec, variant, props, id),
             scsi::TYPE => self.virtio_scsi_device(spec, variant, props, id),
             rng::TYPE => self.virtio_rng(spec, variant, props, id),
             other => Err(props.error(format!("virtio-{} is not supported by this version", other.name))),

@@ -84,10 +84,12 @@ impl Session {
         pc.placed.ide.iter().enumerate().filter_map(|(number, placed)| Some((number, placed.as_ref()?))).collect()
     }
 
-    /// How monitors name the flash chip of a drive.
-    fn flash_path(&self, drive: &str) -> Option<String> {
-        let chip = self.pc.as_ref()?.pc.flash.iter().find(|chip| chip.drive == drive)?;
-        Some(format!("/machine/{}", chip.name))
+    /// How monitors name the device of a drive that is not on the IDE controller.
+    fn device_path(&self, drive: &str) -> Option<String> {
+        let pc = self.pc.as_ref()?;
+        let disk = pc.placed.disks.iter().find(|disk| disk.drive == drive);
+        let chip = || pc.pc.flash.iter().find(|chip| chip.drive == drive).map(|chip| format!("/machine/{}", chip.name));
+        disk.map(|disk| disk.qdev.clone()).or_else(chip)
     }
 
     /// The drive that a command names: its place, and its host side.
@@ -490,7 +492,7 @@ impl Control for Session {
             let removable = info.is_some_and(|info| info.kind == DriveKind::Cdrom) || drive.cdrom;
             devices.push(BlockDevice {
                 device: drive.id.clone(),
-                qdev: place.map(|(number, placed)| placed.qdev(*number)).or_else(|| self.flash_path(&drive.id)),
+                qdev: place.map(|(number, placed)| placed.qdev(*number)).or_else(|| self.device_path(&drive.id)),
                 removable,
                 locked: info.is_some_and(|info| info.locked),
                 tray_open: removable.then(|| info.is_some_and(|info| info.tray_open)),
@@ -512,7 +514,7 @@ impl Control for Session {
                 let stats = drive.disk.0.stats();
                 BlockStats {
                     device: drive.id.clone(),
-                    qdev: place.map(|(number, placed)| placed.qdev(*number)).or_else(|| self.flash_path(&drive.id)),
+                    qdev: place.map(|(number, placed)| placed.qdev(*number)).or_else(|| self.device_path(&drive.id)),
                     node_name: image.as_ref().map(|image| image.node_name.clone()),
                     parent: image
                         .filter(|image| image.kind != Kind::Protocol)

@@ -4,7 +4,7 @@ use crate::hw::props::{Kind, Property};
 use crate::hw::registry::{Category, Class, ClassHelp, PropertyHelp};
 
 use super::DeviceType;
-use super::{blk, net, rng, scsi};
+use super::{blk, net, rng, scsi, serial};
 
 /// Which interfaces a class's name stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +114,16 @@ pub const FAMILIES: &[Family] = &[
             Property::new("max-bytes", Kind::Uint64, Some("9223372036854775807")),
             Property::new("period", Kind::Uint32, Some("65536")),
             Property::new("rng", Kind::Link("rng-backend"), None),
+        ],
+    },
+    Family {
+        device: serial::TYPE,
+        category: Category::Input,
+        vectors: Some("2"),
+        properties: &[
+            Property::new("class", Kind::Uint32, Some("0")),
+            switch("emergency-write", "on"),
+            Property::new("max_ports", Kind::Uint32, Some("31")),
         ],
     },
     Family {
@@ -235,6 +245,27 @@ pub const SCSI_CLASSES: &[Class] = &[
         ],
     ),
 ];
+
+const PORT: &[Property] = &[
+    Property::new("chardev", Kind::Chardev, None).described("ID of a chardev to use as a backend"),
+    Property::new("name", Kind::Str, None),
+    Property::new("nr", Kind::Uint32, Some(UNSET)),
+];
+
+const fn on_port_bus(name: &'static str) -> Class {
+    Class {
+        name,
+        alias: None,
+        bus: Some("virtio-serial-bus"),
+        category: Category::Input,
+        description: None,
+        user_creatable: true,
+        properties: PORT,
+    }
+}
+
+/// Ports of virtio-serial devices.
+pub const PORT_CLASSES: &[Class] = &[on_port_bus("virtconsole"), on_port_bus("virtserialport")];
 
 const BOOTINDEX: Property = Property::new("bootindex", Kind::Int32, None);
 const CHANNEL: Property = Property::new("channel", Kind::Uint32, Some("0"));

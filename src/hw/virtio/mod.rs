@@ -15,6 +15,7 @@ pub mod net;
 mod queue;
 pub mod rng;
 pub mod scsi;
+pub mod serial;
 mod spec;
 pub mod transport_pci;
 
