@@ -3,6 +3,7 @@
 
 mod commands;
 mod formats;
+mod qcow2;
 
 use std::fs::File;
 use std::io::{Read, Write};

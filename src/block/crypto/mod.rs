@@ -1,5 +1,9 @@
 //! Encryption of disks: ciphers by the sector, and LUKS.
 
+pub mod cipher;
+pub mod hash;
+pub mod luks;
+
 use crate::block::error::OpenError;
 use crate::object::Objects;
 

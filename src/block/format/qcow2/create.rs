@@ -1,6 +1,7 @@
 //! Makes empty images, laid out as QEMU does: header, refcount table, first refcount block, L1 table.
 
-use super::header::{Compression, Header, autoclear, compatible, feature_names, incompatible};
+use super::crypt::Encryption;
+use super::header::{Compression, Extension, Header, autoclear, compatible, extension, feature_names, incompatible};
 use crate::block::error::OpenError;
 use crate::block::node::{BlockNode, IoResult};
 
@@ -27,6 +28,8 @@ pub struct CreateOptions {
     pub data_file: Option<String>,
     /// It is a raw image by itself.
     pub data_file_raw: bool,
+    /// `encrypt.format` and what it takes.
+    pub encryption: Option<Encryption>,
 }
 
 impl CreateOptions {
@@ -44,6 +47,7 @@ impl CreateOptions {
             backing: None,
             data_file: None,
             data_file_raw: false,
+            encryption: None,
         }
     }
 
@@ -125,7 +129,11 @@ impl CreateOptions {
             version: self.version,
             cluster_bits,
             size: self.size,
-            crypt_method: 0,
+            crypt_method: match &self.encryption {
+                None => 0,
+                Some(Encryption::Aes) => 1,
+                Some(Encryption::Luks { .. }) => 2,
+            },
             l1_size: 0,
             l1_offset: 3 << cluster_bits,
             refcount_table_offset: 1 << cluster_bits,
@@ -156,13 +164,29 @@ pub fn create(file: &dyn BlockNode, options: &CreateOptions) -> Result<(), OpenE
     let too_big = || OpenError::Invalid("Image is too big".to_owned());
     let needed = header.l1_entries_needed(options.size).filter(|n| *n <= 4 << 20).ok_or_else(too_big)?;
     header.l1_size = needed;
-    let layout = Layout::of(&header);
+    let encryption_bytes = options.encryption.as_ref().map_or(0, Encryption::header_bytes);
+    let layout = Layout::of(&header, encryption_bytes);
     header.l1_offset = layout.l1 << header.cluster_bits;
     header.refcount_table_clusters = u32::try_from(layout.table_clusters).map_err(|_| too_big())?;
+    let encryption = layout.l1 + layout.l1_clusters;
+    let luks = match &options.encryption {
+        Some(Encryption::Luks { volume, password }) => Some(volume.make(password)?.0),
+        _ => None,
+    };
+    if let Some(luks) = &luks {
+        let mut data = (encryption << header.cluster_bits).to_be_bytes().to_vec();
+        data.extend((luks.len() as u64).to_be_bytes());
+        header.extensions.push(Extension { kind: extension::ENCRYPTION, data });
+    }
     let first = header
         .encode()
         .ok_or_else(|| OpenError::Invalid("Could not write backing file name: it does not fit".to_owned()))?;
-    layout.write(file, &header, &first).map_err(OpenError::io("Could not write qcow2 metadata"))
+    let failed = || OpenError::io("Could not write qcow2 metadata");
+    if let Some(mut luks) = luks {
+        luks.resize(luks.len().next_multiple_of(1 << header.cluster_bits), 0);
+        file.write_at(encryption << header.cluster_bits, &luks, false).map_err(failed())?;
+    }
+    layout.write(file, &header, &first).map_err(failed())
 }
 
 /// Where the first tables are, in clusters.
@@ -171,30 +195,33 @@ struct Layout {
     blocks: u64,
     l1: u64,
     l1_clusters: u64,
+    /// Of the encryption header, behind everything else.
+    encryption_clusters: u64,
 }
 
 impl Layout {
     /// As few refcount blocks as count themselves and all tables.
-    fn of(header: &Header) -> Self {
+    fn of(header: &Header, encryption_bytes: u64) -> Self {
         let cluster = 1_u64 << header.cluster_bits;
         let per_block = (cluster * 8) >> header.refcount_order;
         let l1_clusters = (u64::from(header.l1_size) * 8).div_ceil(cluster);
+        let encryption_clusters = encryption_bytes.div_ceil(cluster);
         let (mut blocks, mut table_clusters) = (1_u64, 1_u64);
         loop {
-            let used = 1 + table_clusters + blocks + l1_clusters;
+            let used = 1 + table_clusters + blocks + l1_clusters + encryption_clusters;
             let (need_blocks, need_table) = (used.div_ceil(per_block), (blocks * 8).div_ceil(cluster));
             if need_blocks <= blocks && need_table <= table_clusters {
                 break;
             }
             (blocks, table_clusters) = (need_blocks.max(blocks), need_table.max(table_clusters));
         }
-        Self { table_clusters, blocks, l1: 1 + table_clusters + blocks, l1_clusters }
+        Self { table_clusters, blocks, l1: 1 + table_clusters + blocks, l1_clusters, encryption_clusters }
     }
 
     fn write(&self, file: &dyn BlockNode, header: &Header, first: &[u8]) -> IoResult<()> {
         let bits = header.cluster_bits;
         let cluster = 1_u64 << bits;
-        let used = self.l1 + self.l1_clusters;
+        let used = self.l1 + self.l1_clusters + self.encryption_clusters;
         let first_block = 1 + self.table_clusters;
         let mut table = Vec::new();
         for block in 0..self.blocks {

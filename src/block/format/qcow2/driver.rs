@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::create::CreateOptions as Plan;
-use super::header::{Compression, compatible, incompatible};
+use super::crypt::Encryption;
+use super::header::{Compression, Header, autoclear, compatible, incompatible};
 use super::{Image, Nodes, OpenOptions, amend, create as layout, measure, read_header};
 use crate::block::create::{self, CreateOption, CreateOptions, OptionKind, Preallocation};
+use crate::block::crypto::Secrets;
+use crate::block::crypto::cipher::IvGen;
+use crate::block::crypto::luks::{self, NewVolume};
 use crate::block::dirty::DirtyBits;
 use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
@@ -98,6 +102,19 @@ impl Driver for Qcow2 {
 
 /// In the order of QEMU's "Formatting" line.
 const OPTIONS: &[CreateOption] = &[
+    CreateOption::new(
+        "encryption",
+        OptionKind::Switch,
+        "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+    ),
+    CreateOption::new("encrypt.format", OptionKind::Text, "Encrypt the image, format choices: 'aes', 'luks'"),
+    CreateOption::new("encrypt.key-secret", OptionKind::Text, "ID of secret providing qcow AES key or LUKS passphrase"),
+    CreateOption::new("encrypt.cipher-alg", OptionKind::Text, "Name of encryption cipher algorithm"),
+    CreateOption::new("encrypt.cipher-mode", OptionKind::Text, "Name of encryption cipher mode"),
+    CreateOption::new("encrypt.ivgen-alg", OptionKind::Text, "Name of IV generator algorithm"),
+    CreateOption::new("encrypt.ivgen-hash-alg", OptionKind::Text, "Name of IV generator hash algorithm"),
+    CreateOption::new("encrypt.hash-alg", OptionKind::Text, "Name of encryption hash algorithm"),
+    CreateOption::new("encrypt.iter-time", OptionKind::Number, "Time to spend in PBKDF in milliseconds"),
     CreateOption::new("cluster_size", OptionKind::Size, "qcow2 cluster size").default("65536"),
     CreateOption::new("extended_l2", OptionKind::Switch, "Extended L2 tables").default("off"),
     CreateOption::new(
@@ -127,8 +144,9 @@ impl Creation for Qcow2 {
     }
 
     fn create(&self, filename: &str, options: &CreateOptions, place: &mut CreatePlace) -> Result<(), OpenError> {
-        let plan = plan(options)?;
+        let mut plan = plan(options)?;
         plan.validate()?;
+        plan.encryption = encryption(options, &place.opener.objects)?;
         let preallocation = match options.preallocation(PREALLOCATION)? {
             // The tables of a raw data file say that everything is in it.
             Preallocation::Off if plan.data_file_raw => Preallocation::Metadata,
@@ -144,7 +162,9 @@ impl Creation for Qcow2 {
             data.truncate(plan.size).map_err(OpenError::io("Could not resize the data file"))?;
         }
         let nodes = Nodes { file, backing: None, data };
-        let image = Image::assemble(nodes, OpenOptions::default(), &place.opener.objects)?;
+        let open =
+            OpenOptions { key_secret: options.get("encrypt.key-secret").map(str::to_owned), ..Default::default() };
+        let image = Image::assemble(nodes, open, &place.opener.objects)?;
         image.preallocate_all(preallocation).map_err(OpenError::io("Could not write to image"))
     }
 
@@ -155,7 +175,11 @@ impl Creation for Qcow2 {
     fn measure(&self, options: &CreateOptions, source: &mut MeasureSource<'_>) -> Result<Measure, OpenError> {
         let plan = plan(options)?;
         plan.validate()?;
-        measure::measure(&plan, options.preallocation(PREALLOCATION)?, 0, source)
+        let bytes = match options.get("encrypt.format") {
+            Some("luks") => luks_volume(options)?.payload_bytes(),
+            _ => 0,
+        };
+        measure::measure(&plan, options.preallocation(PREALLOCATION)?, bytes, source)
     }
 }
 
@@ -168,6 +192,77 @@ fn make_data_file(
     let mut plain = options.clone();
     plain.set("size", "0");
     place.file(name, &plain)
+}
+
+fn luks_volume(options: &CreateOptions) -> Result<NewVolume, OpenError> {
+    NewVolume::from_options(&|name| options.get(&format!("encrypt.{name}")).map(str::to_owned))
+}
+
+/// How the image is encrypted, with the password that its secret holds.
+fn encryption(options: &CreateOptions, secrets: &dyn Secrets) -> Result<Option<Encryption>, OpenError> {
+    let refuse = |text: String| Err(OpenError::Invalid(text));
+    let format = match (options.get("encrypt.format"), options.get("encryption")) {
+        (Some(_), Some(_)) => {
+            return refuse("Options encryption and encrypt.format are mutually exclusive".to_owned());
+        }
+        (Some(format), None) => format,
+        (None, Some("on")) => "aes",
+        _ => return Ok(None),
+    };
+    if !matches!(format, "aes" | "luks") {
+        return refuse(format!("Parameter 'encrypt.format' does not accept value '{format}'"));
+    }
+    let Some(id) = options.get("encrypt.key-secret") else {
+        return refuse("Parameter 'encrypt.key-secret' is required for cipher".to_owned());
+    };
+    let password = secrets.secret(id)?;
+    if format == "aes" {
+        return Ok(Some(Encryption::Aes));
+    }
+    Ok(Some(Encryption::Luks { volume: luks_volume(options)?, password }))
+}
+
+/// What `info` says of an image's encryption.
+fn encryption_value(header: &Header, luks: Option<luks::Header>) -> Option<Value> {
+    if header.crypt_method == 0 {
+        return None;
+    }
+    let Some(luks) = luks else {
+        return (header.crypt_method == 1).then(|| json!({"format": "aes"}));
+    };
+    let slots: Vec<Value> = luks
+        .slots
+        .iter()
+        .map(|slot| {
+            let offset = u64::from(slot.material) * 512;
+            if slot.active {
+                json!({"active": true, "iters": slot.iterations, "stripes": slot.stripes, "key-offset": offset})
+            } else {
+                json!({"active": false, "key-offset": offset})
+            }
+        })
+        .collect();
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+    let (ivgen, ivgen_hash) = match luks.spec.ivgen {
+        None | Some(IvGen::Plain64) => ("plain64", None),
+        Some(IvGen::Plain) => ("plain", None),
+        Some(IvGen::Essiv(hash)) => ("essiv", Some(hash.name())),
+    };
+    put("ivgen-alg", ivgen.into());
+    put("detached-header", false.into());
+    put("hash-alg", luks.hash.name().into());
+    put("cipher-alg", luks.spec.algorithm.name.into());
+    put("uuid", luks.uuid.into());
+    put("format", "luks".into());
+    put("cipher-mode", luks.spec.mode.name().into());
+    put("slots", slots.into());
+    put("payload-offset", (u64::from(luks.payload) * 512).into());
+    put("master-key-iters", luks.iterations.into());
+    if let Some(hash) = ivgen_hash {
+        put("ivgen-hash-alg", hash.into());
+    }
+    Some(Value::Object(map))
 }
 
 /// The bitmaps, as JSON has them.
@@ -223,18 +318,24 @@ impl ImageOps for Image {
         specific.push(("refcount-bits", (1_u64 << header.refcount_order).into()));
         if header.version >= 3 {
             let bitmaps = self.bitmap_infos();
-            if let Some(name) = &header.data_file {
-                specific.insert(specific.len() - 2, ("data-file", name.as_str().into()));
-                specific.insert(specific.len() - 2, ("data-file-raw", self.data_is_raw.into()));
-            }
             if !bitmaps.is_empty() {
                 specific.insert(specific.len() - 1, ("bitmaps", bitmaps_value(&bitmaps)));
+            }
+            if let Some(name) = &header.data_file {
+                specific.push(("data-file", name.as_str().into()));
+                specific.push(("data-file-raw", (header.autoclear & autoclear::RAW_DATA != 0).into()));
             }
             specific.push(("corrupt", (header.incompatible & incompatible::CORRUPT != 0).into()));
             specific.push(("extended-l2", header.extended_l2().into()));
         }
+        let luks = if header.crypt_method == 2 { self.luks_header() } else { None };
+        if let Some(value) = encryption_value(&header, luks) {
+            let last = specific.iter().position(|(name, _)| *name == "corrupt").unwrap_or(specific.len());
+            specific.insert(last, ("encrypt", value));
+        }
         Ok(Details {
             cluster_size: Some(self.cluster_size()),
+            encrypted: header.crypt_method != 0,
             dirty: header.incompatible & incompatible::DIRTY != 0,
             backing_format: header.backing_format,
             specific,

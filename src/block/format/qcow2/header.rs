@@ -385,9 +385,20 @@ impl Header {
         self.cluster_bits - if self.extended_l2() { 4 } else { 3 }
     }
 
-    /// The first cluster as bytes, header, extensions and backing file name; `None` if it does not fit.
+    /// The first cluster as bytes, header, extensions and backing file name; `None` if it does not fit. The names of
+    /// features go first when room is short.
     #[must_use]
     pub fn encode(&self) -> Option<Vec<u8>> {
+        let whole = self.encode_all();
+        if whole.is_some() || !self.extensions.iter().any(|known| known.kind == extension::FEATURE_NAMES) {
+            return whole;
+        }
+        let mut less = self.clone();
+        less.extensions.retain(|known| known.kind != extension::FEATURE_NAMES);
+        less.encode_all()
+    }
+
+    fn encode_all(&self) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(512);
         for word in [MAGIC, self.version] {
             out.extend(word.to_be_bytes());

@@ -1,3 +1,5 @@
+mod operations;
+
 use super::create::{CreateOptions, create};
 use super::*;
 use crate::block::image::CheckReport;
