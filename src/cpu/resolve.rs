@@ -496,7 +496,7 @@ impl<'a> Draft<'a> {
             return;
         }
         let possible = self.host.limits.as_ref().map_or(self.wanted, |limits| self.wanted.and(&limits.features));
-        self.cpu.kvm = self.kvm_shown.unwrap_or(possible.bits(KVM_FEATURES) != 0);
+        self.cpu.kvm = self.kvm_shown.unwrap_or(possible.bits(KVM_FEATURES) | possible.bits(KVM_HINTS) != 0);
         if self.kvm_shown == Some(true) && !self.follows_host {
             self.cpu.features.change(SOFTWARE_KVM_DEFAULTS);
         }

@@ -240,6 +240,7 @@ fn the_software_cpu_shows_kvm_where_it_is_asked_to() {
     assert_eq!(leaf("qemu64,kvm=on"), (Some((0x0100_000b, 0)), Vec::new()));
     assert_eq!(leaf("max,kvm=on").0, Some((0x0100_100b, 0)));
     assert_eq!(leaf("qemu64,+kvmclock"), (Some((9, 0)), Vec::new()));
+    assert_eq!(leaf("qemu64,+kvm-hint-dedicated").0, Some((0, 1)));
     assert_eq!(leaf("max,kvm=off,+kvmclock").0, None);
     let refused = "TCG doesn't support requested feature: CPUID.40000001H:EAX.kvm-asyncpf [bit 4]".to_owned();
     assert_eq!(leaf("qemu64,+kvm-asyncpf"), (None, vec![refused]));
