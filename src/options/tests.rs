@@ -419,7 +419,7 @@ fn what_this_version_lacks_is_refused_by_name() {
         refusal("-drive file=x,format=luks"),
         "qemu-kvm: -drive file=x,format=luks: block driver 'luks' is not supported by this version"
     );
-    assert_eq!(refusal("-nic user"), "qemu-kvm: -nic user: network back end 'user' is not supported by this version");
+    assert_eq!(refusal("-nic vde"), "qemu-kvm: -nic vde: network back end 'vde' is not supported by this version");
     assert_eq!(refusal("-machine usb=on"), "qemu-kvm: machine property 'usb=on' is not supported by this version");
 }
 
