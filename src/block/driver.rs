@@ -12,6 +12,7 @@ use super::format::{bochs, cloop, dmg, parallels, qcow, qcow2, qed, raw, vdi, vh
 use super::graph::{Image, OpenContext, OpenFlags, Opener};
 use super::image::{Measure, MeasureSource};
 use super::keys::{self, Keys};
+use super::nbd;
 use super::node::BlockNode;
 use super::options::Options;
 use super::protocol::{file, null};
@@ -159,6 +160,7 @@ impl CreatePlace {
 pub static DRIVERS: &[&dyn Driver] = &[
     &file::File,
     &file::HostDevice,
+    &nbd::client::Nbd,
     &null::NULL_AIO,
     &null::NULL_CO,
     &bochs::Bochs,
@@ -200,7 +202,6 @@ const OTHERS: &[&str] = &[
     "io_uring",
     "iscsi",
     "iser",
-    "nbd",
     "nfs",
     "nvme",
     "nvme-io_uring",
@@ -211,8 +212,6 @@ const OTHERS: &[&str] = &[
     "virtio-blk-vhost-user",
     "virtio-blk-vhost-vdpa",
     "fat",
-    "nbd+tcp",
-    "nbd+unix",
     "sheepdog",
 ];
 

@@ -14,6 +14,7 @@ pub mod image;
 pub mod keys;
 #[cfg(test)]
 pub(crate) mod memory;
+pub mod nbd;
 mod node;
 mod options;
 pub mod probe;

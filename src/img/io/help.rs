@@ -2,26 +2,27 @@
 
 use super::command::{COMMANDS, Command};
 use crate::img::QEMU_VERSION;
+use crate::img::args::{Spec, flag, long, value};
 
 /// The program's options.
-pub(super) const OPTIONS: &[(Option<char>, &str)] = &[
-    (Some('h'), "help"),
-    (Some('V'), "version"),
-    (Some('c'), "cmd"),
-    (Some('f'), "format"),
-    (Some('r'), "read-only"),
-    (Some('s'), "snapshot"),
-    (Some('n'), "nocache"),
-    (Some('C'), "copy-on-read"),
-    (Some('m'), "misalign"),
-    (Some('k'), "native-aio"),
-    (Some('i'), "aio"),
-    (Some('t'), "cache"),
-    (Some('d'), "discard"),
-    (Some('T'), "trace"),
-    (Some('U'), "force-share"),
-    (None, "object"),
-    (None, "image-opts"),
+pub(super) const OPTIONS: &[Spec] = &[
+    flag('h', "help"),
+    flag('V', "version"),
+    value('c', "cmd"),
+    value('f', "format"),
+    flag('r', "read-only"),
+    flag('s', "snapshot"),
+    flag('n', "nocache"),
+    flag('C', "copy-on-read"),
+    flag('m', "misalign"),
+    flag('k', "native-aio"),
+    value('i', "aio"),
+    value('t', "cache"),
+    value('d', "discard"),
+    value('T', "trace"),
+    flag('U', "force-share"),
+    long("object", true),
+    long("image-opts", false),
 ];
 
 pub(super) fn version() -> String {

@@ -17,10 +17,10 @@ use std::ffi::OsString;
 use std::io::{BufRead, Read, Write};
 use std::process::ExitCode;
 
-use lexopt::Arg;
-
 use open::OpenArgs;
 use session::Session;
+
+use super::getopt;
 
 pub use session::run_line;
 
@@ -69,36 +69,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, Stop> {
-    const VALUES: &[(char, &str)] =
-        &[('c', "cmd"), ('f', "format"), ('i', "aio"), ('t', "cache"), ('d', "discard"), ('T', "trace")];
-    let usage = |text: String| Stop::Usage(text);
     let mut options = Options::default();
-    let mut parser = lexopt::Parser::from_args(args);
-    let mut files = Vec::new();
-    while let Some(arg) = parser.next().map_err(|error| usage(error.to_string()))? {
-        let (name, shown) = match arg {
-            Arg::Value(file) => {
-                files.push(utf8(file)?);
-                continue;
-            }
-            Arg::Short(letter) => {
-                let name = help::OPTIONS.iter().find(|(short, _)| *short == Some(letter)).map(|(_, long)| *long);
-                let name = name.ok_or_else(|| usage(format!("invalid option -- '{letter}'")))?;
-                (name, format!("option requires an argument -- '{letter}'"))
-            }
-            Arg::Long(typed) => {
-                let mut near = help::OPTIONS.iter().filter(|(_, long)| long.starts_with(typed));
-                let exact = help::OPTIONS.iter().find(|(_, long)| *long == typed);
-                let found = exact.or(near.next().filter(|_| near.next().is_none()));
-                let (_, name) = found.ok_or_else(|| usage(format!("unrecognized option '--{typed}'")))?;
-                (*name, format!("option '--{name}' requires an argument"))
-            }
-        };
-        let takes_value = name == "object" || VALUES.iter().any(|(_, long)| *long == name);
-        let value = match takes_value {
-            true => utf8(parser.value().map_err(|_| usage(shown))?)?,
-            false => String::new(),
-        };
+    let (given, mut files) = getopt::scan(args, help::OPTIONS).map_err(Stop::Usage)?;
+    for (name, value) in given {
         set(&mut options, name, value)?;
     }
     if files.len() > 1 {
@@ -109,10 +82,6 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, Stop> {
         return Err(Stop::Error("--image-opts and -f are mutually exclusive".to_owned()));
     }
     Ok(options)
-}
-
-fn utf8(text: OsString) -> Result<String, Stop> {
-    text.into_string().map_err(|text| Stop::Error(format!("'{}' is not valid UTF-8", text.to_string_lossy())))
 }
 
 fn set(options: &mut Options, name: &str, value: String) -> Result<(), Stop> {
