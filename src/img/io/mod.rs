@@ -22,8 +22,6 @@ use session::Session;
 
 use super::getopt;
 
-pub use session::run_line;
-
 /// Bytes of a typed line at most.
 const MAX_LINE: u64 = 1 << 20;
 

@@ -74,14 +74,7 @@ impl OpenArgs {
 /// The open image, and what it was opened by.
 pub(super) struct Opened {
     pub(super) image: Image,
-    by: Option<(NodeOptions, OpenFlags)>,
-}
-
-impl Opened {
-    /// An image that someone else opened.
-    pub(super) fn borrowed(image: Image) -> Self {
-        Self { image, by: None }
-    }
+    by: (NodeOptions, OpenFlags),
 }
 
 impl Session {
@@ -106,7 +99,7 @@ impl Session {
             return Err(cannot_open(shown, "Can't use copy-on-read on read-only device"));
         }
         let image = self.try_open(&options, flags).map_err(|text| cannot_open(shown, &text))?;
-        self.open = Some(Opened { image, by: Some((options, flags)) });
+        self.open = Some(Opened { image, by: (options, flags) });
         Ok(())
     }
 
@@ -188,10 +181,7 @@ pub(super) fn reopen(session: &mut Session, parsed: &Parsed) -> Outcome {
         return Err(named("Cannot set both -r/-w and 'read-only'"));
     }
     let open = session.open.take().ok_or(Failure::Silent)?;
-    let Some((old_options, old_flags)) = open.by.clone() else {
-        session.open = Some(open);
-        return Err(named("this image was not opened here and cannot be reopened"));
-    };
+    let (old_options, old_flags) = open.by.clone();
     let mut options = old_options.clone();
     let mut flags = old_flags;
     if let Some(cache) = parsed.value('c') {
@@ -213,12 +203,12 @@ pub(super) fn reopen(session: &mut Session, parsed: &Parsed) -> Outcome {
     let reopened = session.try_open(&options, flags);
     match reopened {
         Ok(image) => {
-            session.open = Some(Opened { image, by: Some((options, flags)) });
+            session.open = Some(Opened { image, by: (options, flags) });
             Ok(())
         }
         Err(text) => {
             let old = session.try_open(&old_options, old_flags).map_err(Failure::Named)?;
-            session.open = Some(Opened { image: old, by: Some((old_options, old_flags)) });
+            session.open = Some(Opened { image: old, by: (old_options, old_flags) });
             Err(Failure::Named(reopen_text(&text)))
         }
     }

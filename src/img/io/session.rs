@@ -234,15 +234,6 @@ impl Session {
     }
 }
 
-/// Runs one line on an image that is open already, as the monitor's `qemu-io` does: what it prints goes to the
-/// process's standard output.
-pub fn run_line(image: &Image, line: &str) {
-    let mut session = Session::new(false);
-    session.open = Some(Opened::borrowed(image.clone()));
-    session.run(line);
-    session.wait_all();
-}
-
 fn show_help(args: &[&str]) -> Outcome {
     let Some(name) = args.first() else {
         say(&help::commands());
