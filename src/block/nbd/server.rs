@@ -318,7 +318,7 @@ impl Session<'_> {
         let all = !setting && queries.is_empty();
         for (id, (context, name)) in export.contexts().into_iter().enumerate() {
             let asked = |query: &&str| *query == name || (!setting && query.ends_with(':') && name.starts_with(*query));
-            if !all && !queries.iter().any(|query| asked(query)) {
+            if !all && !queries.iter().any(asked) {
                 continue;
             }
             let id = u32::try_from(id).unwrap_or(0);
