@@ -16,6 +16,7 @@ use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
 use crate::block::image::Details;
+use crate::block::keys::{KeyKind, Keys};
 use crate::block::node::{BlockNode, IoResult};
 
 const MAGIC: &[u8; 4] = b"QFI\xfb";
@@ -193,6 +194,8 @@ impl Codec for Deflate {
     }
 }
 
+const KEYS: Keys = &[("file", KeyKind::Node), ("backing", KeyKind::Node), ("encrypt", KeyKind::Refused)];
+
 /// `qcow`.
 pub struct Qcow;
 
@@ -203,6 +206,10 @@ impl Driver for Qcow {
 
     fn kind(&self) -> Kind {
         Kind::Format
+    }
+
+    fn keys(&self) -> Keys {
+        KEYS
     }
 
     fn probe(&self, head: &[u8], _filename: &str) -> u8 {

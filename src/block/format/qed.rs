@@ -14,6 +14,7 @@ use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
 use crate::block::image::{CheckReport, Details, Repair};
+use crate::block::keys::{self, Keys};
 use crate::block::node::{BlockNode, IoResult};
 
 const MAGIC: &[u8; 4] = b"QED\0";
@@ -368,6 +369,10 @@ impl Driver for Qed {
 
     fn kind(&self) -> Kind {
         Kind::Format
+    }
+
+    fn keys(&self) -> Keys {
+        keys::FILE_AND_BACKING
     }
 
     fn probe(&self, head: &[u8], _filename: &str) -> u8 {

@@ -18,6 +18,7 @@ use crate::block::driver::{CreatePlace, Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::OpenContext;
 use crate::block::image::Details;
+use crate::block::keys::{KeyKind, Keys};
 use crate::block::node::{BlockNode, IoResult};
 
 const COOKIE: &[u8; 8] = b"conectix";
@@ -303,6 +304,8 @@ impl Map for VpcMap {
     }
 }
 
+const KEYS: Keys = &[("file", KeyKind::Node), ("force_size_calc", KeyKind::Text)];
+
 /// `vpc`.
 pub struct Vpc;
 
@@ -313,6 +316,10 @@ impl Driver for Vpc {
 
     fn kind(&self) -> Kind {
         Kind::Format
+    }
+
+    fn keys(&self) -> Keys {
+        KEYS
     }
 
     /// A fixed disk has its footer at the end, where no one looks.

@@ -21,6 +21,7 @@ use crate::block::driver::{Creation, Driver, Kind, Opened};
 use crate::block::error::OpenError;
 use crate::block::graph::{Image, OpenContext, OpenFlags, backing_path};
 use crate::block::image::{CheckReport, Details, ImageOps, Repair};
+use crate::block::keys::{self, Keys};
 use crate::block::lock;
 use crate::block::node::{BlockNode, Extent, IoResult, NodeInfo};
 use descriptor::{Descriptor, ExtentKind, ExtentLine, NO_PARENT};
@@ -282,6 +283,10 @@ impl Driver for Vmdk {
 
     fn kind(&self) -> Kind {
         Kind::Format
+    }
+
+    fn keys(&self) -> Keys {
+        keys::FILE_AND_BACKING
     }
 
     fn probe(&self, head: &[u8], _filename: &str) -> u8 {
