@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::mem::{Backing, FlatRange, MappingId, MemoryMap, PAGE_SIZE, RamBlock, RamRange, RomWrites};
 
 use super::device::{Decode, Device, DeviceId, Region, Reset, Token, Width};
-use super::pci::{Bar, BarKind, ConfigChange, PciAddress};
+use super::pci::{Bar, BarKind, ConfigChange, ConfigSpace, PciAddress};
 use super::ports::{PortId, PortMap, PortRange, PortTarget};
 use super::posted::{PostedRange, PostedWrites, Queue};
 
@@ -181,6 +181,8 @@ pub struct Board {
     memory_stale: bool,
     ports: PortMap,
     pci: BTreeMap<PciAddress, DeviceId>,
+    /// The bridges to the buses behind the root: bus `index + 1` is behind bridge `index`.
+    pci_bridges: Vec<DeviceId>,
     pci_config_address: u32,
     changes: Arc<Changes>,
     listener: Option<MemoryListener>,
@@ -280,6 +282,39 @@ impl Board {
         let id = self.memory.add(name, start, len, priority, backing);
         self.memory_stale = true;
         RegionHandle { target: RegionTarget::Memory(id), changes: Arc::clone(&self.changes) }
+    }
+
+    /// Maps the memory window on configuration space (PCI Express 3.0, 7.2.2): 1 MiB a bus. It is hidden.
+    pub fn map_ecam(&mut self, len: u64, priority: i32) -> RegionHandle {
+        let target = MmioTarget { device: DeviceId::ECAM, region: Region(0), decode: Decode::UP_TO_4 };
+        let handle = self.map_memory("pcie-mmcfg-mmio", 0, len, priority, Backing::Device { target, offset: 0 });
+        handle.set_enabled(false);
+        handle
+    }
+
+    /// Adds the bus behind a bridge that is plugged in: what [`PciAddress::bus`] calls it, whatever number the guest
+    /// gives it.
+    pub fn add_pci_bus(&mut self, bridge: DeviceId) -> u8 {
+        self.pci_bridges.push(bridge);
+        u8::try_from(self.pci_bridges.len()).unwrap_or(u8::MAX)
+    }
+
+    /// The bridge to a bus; `None` for the root bus.
+    #[must_use]
+    pub fn pci_bridge_of(&self, bus: u8) -> Option<DeviceId> {
+        self.pci_bridges.get(usize::from(bus).checked_sub(1)?).copied()
+    }
+
+    /// The slot and pin (0 is INTA#) of the root bus at which a function's interrupt arrives: each bridge on the way
+    /// rotates the pins by the slot (PCI-to-PCI Bridge 1.2, table 9-1).
+    #[must_use]
+    pub fn pci_root_pin(&self, address: PciAddress, pin: u8) -> (u8, u8) {
+        let (mut at, mut pin) = (address, pin);
+        while let Some(up) = self.pci_bridge_of(at.bus).and_then(|bridge| self.pci_address(bridge)) {
+            pin = (pin + at.device) % 4;
+            at = up;
+        }
+        (at.device, pin)
     }
 
     /// Plugs a device in as a PCI function. Its base address registers map its regions; those named in `ram` map
@@ -434,15 +469,88 @@ impl Board {
         if (0x04..0x06).chain(0x10..0x28).chain(0x30..0x34).any(|byte| change.touches(byte)) {
             self.update_bars(id);
         }
+        let windows = (0x04..0x06).chain(0x1c..0x34).any(|byte| change.touches(byte));
+        if windows && self.pci_bridges.contains(&id) {
+            self.update_all_bars();
+        }
         self.apply_changes();
     }
 
+    /// The configuration space of a function.
+    fn config_of(&mut self, id: DeviceId) -> Option<&mut ConfigSpace> {
+        Some(self.device(id)?.as_pci()?.config())
+    }
+
+    /// The numbers that the guest gave the bus behind bridge `index`: secondary, subordinate.
+    fn bus_range(&mut self, index: usize) -> Option<(u8, u8)> {
+        let bridge = *self.pci_bridges.get(index)?;
+        self.config_of(bridge).map(|config| config.bus_range())
+    }
+
+    /// The number that the guest gave a bus; 0 for the root bus and for one that has none yet.
+    pub fn pci_bus_number(&mut self, bus: u8) -> u8 {
+        usize::from(bus).checked_sub(1).and_then(|index| self.bus_range(index)).map_or(0, |(secondary, _)| secondary)
+    }
+
+    /// The bus to which configuration accesses for bus `number` go, on the way through the bridges.
+    fn bus_of_number(&mut self, number: u8) -> Option<u8> {
+        let mut at = 0;
+        // Each step goes down one bridge.
+        for _ in 0..=self.pci_bridges.len() {
+            if number == 0 {
+                return Some(0);
+            }
+            let next = (0..self.pci_bridges.len()).find_map(|index| {
+                let here = self.pci_address(self.pci_bridges[index]).is_some_and(|address| address.bus == at);
+                let (secondary, subordinate) = self.bus_range(index).filter(|_| here)?;
+                let bus = u8::try_from(index + 1).ok()?;
+                (secondary != 0 && (secondary..=subordinate).contains(&number)).then_some((bus, secondary))
+            });
+            let (bus, secondary) = next?;
+            if secondary == number {
+                return Some(bus);
+            }
+            at = bus;
+        }
+        None
+    }
+
+    /// Whether every bridge on the way passes an access to the function.
+    fn reaches(&mut self, address: PciAddress, kind: BarKind, first: u64, len: u64) -> bool {
+        let mut bus = address.bus;
+        while let Some(bridge) = self.pci_bridge_of(bus) {
+            let last = first.saturating_add(len - 1);
+            if !self.config_of(bridge).is_some_and(|config| config.forwards(kind, first, last)) {
+                return false;
+            }
+            bus = self.pci_address(bridge).map_or(0, |address| address.bus);
+        }
+        true
+    }
+
+    /// Where base address register `index` of a function decodes now.
+    fn bar_place(&mut self, id: DeviceId, index: usize) -> Option<u64> {
+        let config = self.config_of(id)?;
+        let bar = config.bars().get(index).copied().flatten()?;
+        let first = config.bar_mapping(index)?;
+        let address = self.pci_address(id)?;
+        self.reaches(address, bar.kind, first, bar.len).then_some(first)
+    }
+
+    /// A bridge's windows changed: everything behind bridges may be reached, or no longer.
+    fn update_all_bars(&mut self) {
+        let behind: Vec<DeviceId> =
+            self.pci.iter().filter(|(address, _)| address.bus != 0).map(|(_, id)| *id).collect();
+        for id in behind {
+            self.update_bars(id);
+        }
+    }
+
     fn update_bars(&mut self, id: DeviceId) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize) else { return };
-        let Some(function) = slot.device.as_deref_mut().and_then(Device::as_pci) else { return };
-        let Some(pci) = &slot.pci else { return };
-        for (index, mapping) in pci.bars.iter().enumerate() {
-            let address = function.config().bar_mapping(index);
+        let Some(pci) = self.slots.get(id.0 as usize).and_then(|slot| slot.pci.as_ref()) else { return };
+        let bars = pci.bars.clone();
+        for (index, mapping) in bars.iter().enumerate() {
+            let address = if mapping.is_some() { self.bar_place(id, index) } else { None };
             match (mapping, address) {
                 (Some(BarMapping::Port(id)), Some(address)) => {
                     if let Ok(base) = u16::try_from(address) {
@@ -462,15 +570,57 @@ impl Board {
     }
 
     /// The function and register that CF8h selects; `None` while bit 31 is off.
-    fn selected_config(&self, port_offset: u64) -> Option<(PciAddress, u16)> {
+    fn selected_config(&mut self, port_offset: u64) -> Option<(PciAddress, u16)> {
         let address = self.pci_config_address;
         if address & 1 << 31 == 0 {
             return None;
         }
         let [low, function_device, bus, _] = address.to_le_bytes();
+        let bus = self.bus_of_number(bus)?;
         let pci = PciAddress { bus, device: function_device >> 3, function: function_device & 7 };
         let byte = u16::try_from(port_offset & 3).unwrap_or(0);
         Some((pci, u16::from(low & 0xfc) | byte))
+    }
+
+    /// A read of the memory window on configuration space.
+    fn ecam_read(&mut self, offset: u64, len: u64) -> u64 {
+        let mut value = 0;
+        let mut done = 0;
+        while done < len {
+            let at = offset + done;
+            let step = (4 - (at & 3)).min(len - done);
+            let piece = match self.ecam_target(at) {
+                Some((address, register)) => {
+                    u64::from(self.pci_config_read(address, register, u16::try_from(step).unwrap_or(4)))
+                }
+                None => u64::MAX >> (64 - 8 * step),
+            };
+            value |= piece << (8 * done);
+            done += step;
+        }
+        value
+    }
+
+    /// A write to the memory window on configuration space.
+    fn ecam_write(&mut self, offset: u64, len: u64, value: u64) {
+        let mut done = 0;
+        while done < len {
+            let at = offset + done;
+            let step = (4 - (at & 3)).min(len - done);
+            if let Some((address, register)) = self.ecam_target(at) {
+                let piece = u32::try_from(value >> (8 * done) & 0xffff_ffff).unwrap_or(0);
+                self.pci_config_write(address, register, u16::try_from(step).unwrap_or(4), piece);
+            }
+            done += step;
+        }
+    }
+
+    /// Bus in bits 27-20, device in 19-15, function in 14-12, register in 11-0 (PCI Express 3.0, table 7-1).
+    fn ecam_target(&mut self, offset: u64) -> Option<(PciAddress, u16)> {
+        let bits = |shift: u32, mask: u64| u8::try_from(offset >> shift & mask).unwrap_or(0);
+        let bus = self.bus_of_number(bits(20, 0xff))?;
+        let address = PciAddress { bus, device: bits(15, 31), function: bits(12, 7) };
+        Some((address, u16::try_from(offset & 0xfff).unwrap_or(0)))
     }
 
     fn config_port_read(&mut self, offset: u64, len: u64) -> u64 {

@@ -8,6 +8,11 @@ use super::pci::PciFunction;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct DeviceId(pub(super) u32);
 
+impl DeviceId {
+    /// The memory window on configuration space, which the board serves itself.
+    pub(super) const ECAM: Self = Self(u32::MAX);
+}
+
 /// Names one of a device's own register regions; each device numbers its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Region(pub u16);

@@ -6,6 +6,7 @@ mod board;
 mod device;
 mod irqchip;
 mod pci;
+mod pirq;
 mod ports;
 mod posted;
 mod wire;
@@ -18,5 +19,6 @@ pub use pci::{
     Bar, BarKind, CAP_LIST, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, ConfigChange,
     ConfigSpace, PciAddress, PciFunction,
 };
+pub use pirq::{PirqRouter, PirqWiring};
 pub use posted::{PostedRange, PostedWrite, PostedWrites};
-pub use wire::{A20Gate, IrqLine, LineSink, OrGate, PirqRouter, PowerRequest, PowerSink, Probe};
+pub use wire::{A20Gate, IrqLine, LineSink, OrGate, PowerRequest, PowerSink, Probe};

@@ -107,6 +107,8 @@ pub struct ConfigSpace {
     resume_well: Range<usize>,
     /// Registers 0-5, and 6 for the expansion ROM.
     bars: [Option<Bar>; 7],
+    /// A PCI Express function: there is configuration space behind byte 255, all zeros.
+    express: bool,
 }
 
 /// Offsets (6.1, figure 6-1).
@@ -124,6 +126,18 @@ mod reg {
     pub const INTERRUPT_PIN: usize = 0x3d;
 }
 
+/// Offsets of a type 1 header (PCI-to-PCI Bridge 1.2, 3.2.5).
+mod bridge {
+    pub const PRIMARY: usize = 0x18;
+    pub const IO_BASE: usize = 0x1c;
+    pub const SECONDARY_STATUS: usize = 0x1e;
+    pub const MEMORY_BASE: usize = 0x20;
+    pub const PREFETCHABLE_BASE: usize = 0x24;
+    pub const PREFETCHABLE_UPPER: usize = 0x28;
+    pub const IO_UPPER: usize = 0x30;
+    pub const CONTROL: usize = 0x3e;
+}
+
 impl ConfigSpace {
     /// A type 0 header. `class` is the 24-bit class code (base, sub, interface: 0x010180). Command, cache line size,
     /// latency timer and interrupt line are writable.
@@ -136,6 +150,7 @@ impl ConfigSpace {
             power_on: None,
             resume_well: 0..0,
             bars: [None; 7],
+            express: false,
         };
         config.set_u16(0, vendor);
         config.set_u16(2, device);
@@ -177,6 +192,66 @@ impl ConfigSpace {
     pub fn multi_function(mut self) -> Self {
         self.bytes[reg::HEADER_TYPE] |= 0x80;
         self
+    }
+
+    /// Makes it a PCI Express function: its extended configuration space holds no capability (PCI Express 3.0, 7.9.1).
+    #[must_use]
+    pub fn express(mut self) -> Self {
+        self.express = true;
+        self
+    }
+
+    /// Makes it the type 1 header of a PCI-to-PCI bridge (PCI-to-PCI Bridge 1.2, 3.2), with 32-bit I/O addresses and
+    /// 64-bit prefetchable ones. Base address registers 0 and 1 may be declared.
+    #[must_use]
+    pub fn bridge(mut self) -> Self {
+        self.bytes[reg::HEADER_TYPE] = self.bytes[reg::HEADER_TYPE] & 0x80 | 1;
+        // Bus numbers and the secondary latency timer.
+        self.allow_write(bridge::PRIMARY, &[0xff; 4]);
+        self.allow_write(bridge::IO_BASE, &[0xf0, 0xf0]);
+        self.allow_write(bridge::MEMORY_BASE, &[0xf0, 0xff, 0xf0, 0xff, 0xf0, 0xff, 0xf0, 0xff]);
+        self.allow_write(bridge::PREFETCHABLE_UPPER, &[0xff; 8]);
+        // 32-bit I/O addresses, 64-bit prefetchable addresses.
+        self.allow_write(bridge::IO_UPPER, &[0xff; 4]);
+        (self.bytes[bridge::IO_BASE], self.bytes[bridge::IO_BASE + 1]) = (1, 1);
+        (self.bytes[bridge::PREFETCHABLE_BASE], self.bytes[bridge::PREFETCHABLE_BASE + 2]) = (1, 1);
+        self.clear_on_one[bridge::SECONDARY_STATUS + 1] = 0xf9;
+        self.allow_write(bridge::CONTROL, &[0x7f, 0x0f]);
+        self
+    }
+
+    /// Whether it is a bridge.
+    #[must_use]
+    pub fn is_bridge(&self) -> bool {
+        self.bytes[reg::HEADER_TYPE] & 0x7f == 1
+    }
+
+    /// A bridge's secondary and subordinate bus numbers.
+    #[must_use]
+    pub fn bus_range(&self) -> (u8, u8) {
+        (self.bytes[bridge::PRIMARY + 1], self.bytes[bridge::PRIMARY + 2])
+    }
+
+    /// Whether a bridge passes accesses to `first..=last` down to its secondary bus.
+    #[must_use]
+    pub fn forwards(&self, kind: BarKind, first: u64, last: u64) -> bool {
+        let within = |base: u64, limit: u64| base <= limit && first >= base && last <= limit;
+        if kind == BarKind::Io {
+            let upper = |at: usize| u64::from(self.u16(at)) << 16;
+            let base = u64::from(self.u8(bridge::IO_BASE) & 0xf0) << 8 | upper(bridge::IO_UPPER);
+            let limit = u64::from(self.u8(bridge::IO_BASE + 1)) << 8 | 0xfff | upper(bridge::IO_UPPER + 2);
+            return self.command() & COMMAND_IO != 0 && within(base, limit);
+        }
+        let window = |at: usize| {
+            let base = u64::from(self.u16(at) & 0xfff0) << 16;
+            (base, u64::from(self.u16(at + 2) & 0xfff0) << 16 | 0xf_ffff)
+        };
+        let (base, limit) = window(bridge::MEMORY_BASE);
+        let (low_base, low_limit) = window(bridge::PREFETCHABLE_BASE);
+        let upper = |at: usize| u64::from(self.u32(at)) << 32;
+        let base64 = low_base | upper(bridge::PREFETCHABLE_UPPER);
+        let limit64 = low_limit | upper(bridge::PREFETCHABLE_UPPER + 4);
+        self.command() & COMMAND_MEMORY != 0 && (within(base, limit) || within(base64, limit64))
     }
 
     /// Declares base address register `index` (0-5, or 6 for the expansion ROM).
@@ -325,11 +400,17 @@ impl ConfigSpace {
     /// A guest's read of up to 4 bytes.
     #[must_use]
     pub fn guest_read(&self, offset: u16, len: u16) -> u32 {
+        if offset > 0xff {
+            return if self.express { 0 } else { u32::MAX >> (32 - 8 * len.clamp(1, 4)) };
+        }
         (0..len.min(4)).fold(0, |value, i| value | u32::from(self.u8(usize::from(offset + i))) << (8 * i))
     }
 
     /// A guest's write of up to 4 bytes: only writable bits change.
     pub fn guest_write(&mut self, offset: u16, len: u16, value: u32) {
+        if offset > 0xff {
+            return;
+        }
         for i in 0..len.min(4) {
             let at = usize::from(offset + i) & 0xff;
             let byte = value.to_le_bytes()[usize::from(i)];

@@ -95,77 +95,6 @@ impl LineSink for OrGate {
     }
 }
 
-/// Routes the four PCI interrupt links (PIRQA#-PIRQD#) to interrupt controller inputs, as PIIX3's PIRQRC registers do
-/// (82371SB 2.2.10). Input `device * 4 + pin` of this sink is INTA#-INTD# (pin 0-3) of the device in that slot; slots
-/// rotate over the links: link = (slot + pin - 1) mod 4 on the i440FX board.
-pub struct PirqRouter {
-    state: Mutex<PirqState>,
-    sink: Arc<dyn LineSink>,
-}
-
-struct PirqState {
-    /// One bit per slot and pin, for each link.
-    asserted: [u128; 4],
-    /// The interrupt input of each link; `None` is disabled.
-    route: [Option<u8>; 4],
-    /// How each input is driven now.
-    level: [bool; 256],
-}
-
-impl PirqRouter {
-    /// A router with all links disabled.
-    #[must_use]
-    pub fn new(sink: Arc<dyn LineSink>) -> Arc<Self> {
-        let state = PirqState { asserted: [0; 4], route: [None; 4], level: [false; 256] };
-        Arc::new(Self { state: Mutex::new(state), sink })
-    }
-
-    /// The line for `pin` (0 = INTA#) of the device in `slot` (0-31).
-    #[must_use]
-    pub fn line(self: &Arc<Self>, slot: u8, pin: u8) -> IrqLine {
-        IrqLine::new(Arc::clone(self) as Arc<dyn LineSink>, u32::from(slot % 32) * 4 + u32::from(pin % 4))
-    }
-
-    /// Routes `link` (0-3) to interrupt input `input`, or nowhere.
-    pub fn set_route(&self, link: usize, input: Option<u8>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(route) = state.route.get_mut(link) {
-            *route = input;
-        }
-        self.update(&mut state);
-    }
-
-    fn update(&self, state: &mut PirqState) {
-        let mut wanted = [false; 256];
-        for (asserted, route) in state.asserted.iter().zip(state.route) {
-            if let Some(input) = route {
-                wanted[usize::from(input)] |= *asserted != 0;
-            }
-        }
-        for (input, (level, wanted)) in (0u32..).zip(state.level.iter_mut().zip(wanted)) {
-            if *level != wanted {
-                *level = wanted;
-                self.sink.set_level(input, wanted);
-            }
-        }
-    }
-}
-
-impl LineSink for PirqRouter {
-    fn set_level(&self, input: u32, high: bool) {
-        let (slot, pin) = (input / 4 % 32, input % 4);
-        let link = ((slot + pin + 3) % 4) as usize;
-        let bit = 1u128 << (input % 128);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if high {
-            state.asserted[link] |= bit;
-        } else {
-            state.asserted[link] &= !bit;
-        }
-        self.update(&mut state);
-    }
-}
-
 /// What a chip asks of the machine as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PowerRequest {
@@ -175,6 +104,8 @@ pub enum PowerRequest {
     Shutdown,
     /// Suspend to RAM (ACPI S3).
     Suspend,
+    /// A watchdog ran out: what `-action watchdog=` says.
+    Watchdog,
     /// End the process with this exit status (isa-debug-exit).
     Exit(u8),
 }
@@ -289,21 +220,5 @@ mod tests {
         assert!(probe.is_high(9));
         gate.set_level(1, false);
         assert!(!probe.is_high(9));
-    }
-
-    #[test]
-    fn a_pirq_follows_its_route() {
-        let probe = Probe::new();
-        let router = PirqRouter::new(Arc::clone(&probe) as Arc<dyn LineSink>);
-        let mut line = router.line(3, 0); // slot 3 INTA# is link 2
-        line.set(true);
-        assert!(!probe.is_high(11));
-        router.set_route(2, Some(11));
-        assert!(probe.is_high(11));
-        router.set_route(2, Some(10));
-        assert!(!probe.is_high(11));
-        assert!(probe.is_high(10));
-        line.set(false);
-        assert!(!probe.is_high(10));
     }
 }

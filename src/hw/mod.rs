@@ -1,6 +1,7 @@
 //! Chips: each a `bus::Device`, written from its data sheet. Constructors take everything the chip touches.
 
 pub mod acpi;
+pub mod ahci;
 pub mod char;
 pub mod chipset;
 pub mod display;

@@ -71,6 +71,12 @@ impl Class {
         Self { name, alias: None, bus: Some("ISA"), category, description: None, user_creatable: true, properties }
     }
 
+    const fn bridge(name: &'static str, description: &'static str, properties: &'static [Property]) -> Self {
+        let description = if description.is_empty() { None } else { Some(description) };
+        let (bus, category) = (Some("PCI"), Category::Bridge);
+        Self { name, alias: None, bus, category, description, user_creatable: true, properties }
+    }
+
     const fn part_of_the_machine(self) -> Self {
         Self { user_creatable: false, ..self }
     }
@@ -88,6 +94,18 @@ const NIC: &[Property] = &[
 ];
 /// "Not given": the machine chooses.
 const UNSET: Option<&str> = Some("4294967295");
+
+const ADDR: Property =
+    Property::new("addr", Kind::Str, None).described("Slot and optional function number, example: 06.0 or 06");
+const MULTIFUNCTION: Property = Property::new("multifunction", Kind::Bool, Some("off"));
+/// Root ports.
+const PORT: &[Property] = &[
+    ADDR,
+    Property::new("chassis", Kind::Uint8, Some("0")),
+    MULTIFUNCTION,
+    Property::new("port", Kind::Uint8, Some("0")),
+    Property::new("slot", Kind::Uint16, Some("0")),
+];
 
 /// The chips of `hw::char`, `hw::chipset`, `hw::display`, `hw::input` and `hw::timer`.
 pub const CLASSES: &[Class] = &[
@@ -213,6 +231,37 @@ pub const CLASSES: &[Class] = &[
         description: Some("Intel Gigabit Ethernet"),
         user_creatable: true,
         properties: NIC,
+    },
+    Class::bridge("ioh3420", "Intel IOH device id 3420 PCIE Root Port", PORT),
+    Class::bridge(
+        "pci-bridge",
+        "Standard PCI Bridge",
+        &[ADDR, Property::new("chassis_nr", Kind::Uint8, Some("0")), MULTIFUNCTION],
+    ),
+    Class::bridge("pcie-pci-bridge", "", &[ADDR, MULTIFUNCTION]),
+    Class::bridge("pcie-root-port", "PCI Express Root Port", PORT),
+    Class {
+        name: "ICH9-LPC",
+        alias: None,
+        bus: Some("PCI"),
+        category: Category::Bridge,
+        description: Some("ICH9 LPC bridge"),
+        user_creatable: false,
+        properties: &[
+            Property::new("disable_s3", Kind::Uint8, Some("0")),
+            Property::new("disable_s4", Kind::Uint8, Some("0")),
+            Property::new("noreboot", Kind::Bool, Some("on")),
+            Property::new("s4_val", Kind::Uint8, Some("2")),
+        ],
+    },
+    Class {
+        name: "mch",
+        alias: None,
+        bus: Some("PCI"),
+        category: Category::Bridge,
+        description: Some("Host bridge"),
+        user_creatable: false,
+        properties: &[Property::new("extended-tseg-mbytes", Kind::Uint16, Some("16"))],
     },
     Class {
         name: "PIIX4_PM",

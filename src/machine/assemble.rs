@@ -117,6 +117,8 @@ pub fn assemble(
     let present = |list: &[Option<String>]| u8::try_from(list.iter().flatten().count()).unwrap_or(u8::MAX);
     let chips = ChipOptions::read(config)?;
     let options = PcOptions {
+        chipset: config.machine.chipset(),
+        extended_tseg_mib: chips.extended_tseg_mib,
         mem_merge: config.machine.switch("mem-merge", true),
         ram_size: config.memory.size,
         hpet: machine_flag(config, "hpet", true),
@@ -149,11 +151,12 @@ pub fn assemble(
         boot_paths: placed.boot.iter().map(|(_, path)| path.clone()).collect(),
         nographic: config.machine.property("graphics") == Some("off"),
     };
-    let fw_cfg = firmware::fill(config, &facts)?.build(wiring.ram.clone());
+    let mut fw_cfg = firmware::fill(config, &facts)?.build(wiring.ram.clone());
+    firmware::follow_window(&mut fw_cfg, config, &facts, &pc.ecam_base)?;
     let fw_cfg_files = fw_cfg.files().map(|(name, _, len)| (name.to_owned(), len as u64)).collect();
     let mut board = wiring.cell.lock();
     pc::add_fw_cfg(&mut board, fw_cfg);
-    let drives_info = board.with(&pc.ide, |ide| ide.drives()).unwrap_or_default();
+    let drives_info = pc.drives(&mut board);
     let mut geometries = [None; 4];
     for drive in drives_info.iter().filter(|drive| drive.kind != DriveKind::Cdrom) {
         let geometry = drive.geometry;

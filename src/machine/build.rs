@@ -1,6 +1,6 @@
 //! From a configuration to a machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -22,6 +22,7 @@ use super::assemble::{self, Assembled, Boot, LateFaults, VgaConsole};
 use super::chips::ChipOptions;
 use super::config::Config;
 use super::control::{Machine, MachineEvent, Parts, RunState};
+use super::disks::PlacedDisk;
 use super::drives::Drives;
 use super::fabric::IrqFabric;
 use super::intc::Controllers;
@@ -187,7 +188,7 @@ pub fn build_on(
             }
             (None, None) => return Err(BuildError::Text("a machine without processors has no interrupts".to_owned())),
         };
-        let irqs = IrqFabric::new(&lines);
+        let irqs = IrqFabric::new(&lines, super::pc::pci_wiring(config));
         let own_apics = || controllers.as_ref()?.apics.clone().map(|apics| apics as Arc<dyn MsiSink>);
         let messages = accelerator
             .message_sink()
@@ -250,16 +251,15 @@ pub fn build_on(
 
 /// Tells the machine's listeners of failed requests and moving trays.
 fn report_drives(machine: &Arc<Machine>, pc: &Arc<Assembled>, cell: &Arc<BoardCell>, faults: &LateFaults) {
-    let on_ide = pc.placed.ide.iter().enumerate().map(|(number, placed)| {
-        placed.as_ref().map(|placed| (placed.drive.clone(), placed.qdev(number))).unwrap_or_default()
-    });
+    let on_board = pc.placed.ide.iter().map(|(number, placed)| (*number, (placed.drive.clone(), placed.qdev(*number))));
     let elsewhere = pc.placed.disks.iter().map(|disk| (disk.drive.clone(), disk.qdev.clone()));
-    let names: Vec<(String, String)> = on_ide.chain(elsewhere).collect();
+    let names: BTreeMap<usize, (String, String)> =
+        on_board.chain((PlacedDisk::FIRST_NUMBER..).zip(elsewhere)).collect();
     let (weak, drives) = (Arc::downgrade(machine), names.clone());
     faults.set(Arc::new(move |fault| {
         let Some(machine) = weak.upgrade() else { return };
         let stops = fault.action == ErrorAction::Stop;
-        let (device, qdev) = drives.get(fault.drive).cloned().unwrap_or_default();
+        let (device, qdev) = drives.get(&fault.drive).cloned().unwrap_or_default();
         machine.report(MachineEvent::DiskFault { device, qdev, fault });
         if stops {
             machine.request_stop(RunState::IoError);
@@ -268,11 +268,11 @@ fn report_drives(machine: &Arc<Machine>, pc: &Arc<Assembled>, cell: &Arc<BoardCe
     let weak = Arc::downgrade(machine);
     let sink: TraySink = Arc::new(move |drive: usize, open: bool| {
         let Some(machine) = weak.upgrade() else { return };
-        let (device, qdev) = names.get(drive).cloned().unwrap_or_default();
+        let (device, qdev) = names.get(&drive).cloned().unwrap_or_default();
         // At once: QEMU tells it before the answer to the command that moved the tray.
         machine.emit(&MachineEvent::TrayMoved { device, qdev, open });
     });
-    cell.lock().with(&pc.pc.ide, |ide| ide.on_tray_moved(&sink));
+    pc.pc.on_tray_moved(&mut cell.lock(), &sink);
 }
 
 /// The in-kernel PIT keeps its interrupt to itself while the HPET stands in for it.

@@ -4,13 +4,13 @@ use crate::hw::chipset::piix4_pm;
 use crate::hw::timer::mc146818::LostTicks;
 
 use super::build::BuildError;
-use super::config::Config;
+use super::config::{Chipset, Config};
 use super::props::Props;
 
 /// Options of chips that every `pc` has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChipOptions {
-    /// `PIIX4_PM.disable_s3`: suspend to RAM is not offered.
+    /// `PIIX4_PM.disable_s3`, on a Q35 board `ICH9-LPC.disable_s3`, and so on: suspend to RAM is not offered.
     pub disable_s3: u8,
     /// `PIIX4_PM.disable_s4`: suspend to disk is not offered.
     pub disable_s4: u8,
@@ -21,6 +21,10 @@ pub struct ChipOptions {
     /// `kvm-pit.lost_tick_policy=discard`: ticks of the in-kernel PIT that the guest was too slow for are not delivered
     /// later. `None`: nobody asked.
     pub pit_discards: Option<bool>,
+    /// `mch.extended-tseg-mbytes`.
+    pub extended_tseg_mib: u16,
+    /// `ICH9-LPC.noreboot`: the watchdog's second time-out resets nothing.
+    pub tco_no_reboot: bool,
 }
 
 impl ChipOptions {
@@ -29,7 +33,13 @@ impl ChipOptions {
     /// # Errors
     /// A policy that the chip does not have.
     pub fn read(config: &Config) -> Result<Self, BuildError> {
-        let mut pm = Props::of_globals("PIIX4_PM", &config.globals);
+        let south = match config.machine.chipset() {
+            Chipset::I440fx => "PIIX4_PM",
+            Chipset::Q35 => "ICH9-LPC",
+        };
+        let mut pm = Props::of_globals(south, &config.globals);
+        let mut lpc = Props::of_globals("ICH9-LPC", &config.globals);
+        let mut mch = Props::of_globals("mch", &config.globals);
         let mut rtc = Props::of_globals("mc146818rtc", &config.globals);
         let mut pit = Props::of_globals("kvm-pit", &config.globals);
         let default = piix4_pm::Options::default();
@@ -51,6 +61,8 @@ impl ChipOptions {
                 Some("slew") => return Err(BuildError::Text("Lost tick policy not supported.".to_owned())),
                 Some(other) => return Err(no_policy("kvm-pit", other)),
             },
+            extended_tseg_mib: mch.u16("extended-tseg-mbytes", 16)?,
+            tco_no_reboot: lpc.flag("noreboot", true)?,
         })
     }
 }

@@ -106,7 +106,22 @@ pub struct MachineSpec {
     pub properties: Vec<(String, String)>,
 }
 
+/// The chipset of a board.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Chipset {
+    /// `pc`: 440FX and PIIX3.
+    I440fx,
+    /// `q35`: Q35 MCH and ICH9.
+    Q35,
+}
+
 impl MachineSpec {
+    /// The chipset of the machine type.
+    #[must_use]
+    pub fn chipset(&self) -> Chipset {
+        if self.kind.starts_with("pc-q35-") { Chipset::Q35 } else { Chipset::I440fx }
+    }
+
     /// A property's value.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {
@@ -570,6 +585,22 @@ pub enum WatchdogAction {
     None,
     /// Raise a non-maskable interrupt.
     InjectNmi,
+}
+
+impl WatchdogAction {
+    /// QEMU's word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Shutdown => "shutdown",
+            Self::Poweroff => "poweroff",
+            Self::Pause => "pause",
+            Self::Debug => "debug",
+            Self::None => "none",
+            Self::InjectNmi => "inject-nmi",
+        }
+    }
 }
 
 /// Settings of the process.

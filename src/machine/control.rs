@@ -15,7 +15,7 @@ use crate::hw::ide::IoFault;
 use crate::mem::GuestRam;
 use crate::trace;
 
-use super::config::Actions;
+use super::config::{Actions, WatchdogAction};
 use super::vcpu::{self, VcpuEvent, Vcpus};
 
 /// Whether the machine runs, and if not, why.
@@ -132,6 +132,8 @@ pub enum MachineEvent {
         /// What failed and what was done.
         fault: IoFault,
     },
+    /// A watchdog ran out, and this is done.
+    Watchdog(WatchdogAction),
     /// The tray of a CD-ROM drive moved.
     TrayMoved {
         /// The drive's name.
@@ -316,6 +318,7 @@ impl Machine {
             PowerRequest::Reset => machine.reset(Cause::GuestReset),
             PowerRequest::Shutdown => machine.shutdown(Cause::GuestShutdown),
             PowerRequest::Suspend => machine.suspend(),
+            PowerRequest::Watchdog => machine.watchdog(),
             PowerRequest::Exit(status) => {
                 machine.exit_status.store(status, Ordering::Release);
                 machine.quit(Cause::GuestShutdown);
@@ -478,6 +481,27 @@ impl Machine {
             });
             if let Some(Some(error)) = failed {
                 self.fail(index, &error.to_string());
+            }
+        }
+    }
+
+    /// A watchdog ran out: does what `-action watchdog=` says.
+    fn watchdog(&self) {
+        let action = self.parts.actions.watchdog;
+        self.emit(&MachineEvent::Watchdog(action));
+        match action {
+            WatchdogAction::Reset => self.reset(Cause::GuestReset),
+            WatchdogAction::Shutdown => self.powerdown(),
+            WatchdogAction::Poweroff => {
+                self.quit(Cause::GuestShutdown);
+            }
+            WatchdogAction::Pause => self.stop_as(RunState::Watchdog),
+            WatchdogAction::Debug => eprintln!("{}", super::message("watchdog: timer fired")),
+            WatchdogAction::None => {}
+            WatchdogAction::InjectNmi => {
+                if let Some(Some(Err(error))) = self.vcpus.get().map(|vcpus| vcpus.with(0, |vcpu| vcpu.inject_nmi())) {
+                    log::warn!("watchdog: {error}");
+                }
             }
         }
     }

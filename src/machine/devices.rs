@@ -1,17 +1,20 @@
 //! Devices that come and go with the command line: the display adapter, serial and parallel ports, debug devices,
 //! IDE drives.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bus::{Board, Decode, DeviceRef, PciAddress};
 use crate::chardev::{CharHandle, Chardevs, Claim};
+use crate::hw::ahci;
 use crate::hw::char::debugcon::{self, DebugCon};
 use crate::hw::char::parallel::{self, Parallel};
 use crate::hw::char::uart16550::{self, Uart16550};
 use crate::hw::chipset::debug_exit::{self, DebugExit};
 use crate::hw::display::edid::Monitor;
 use crate::hw::display::vga::{self, Vga};
-use crate::hw::ide::{DriveKind, DriveProperties, PiixIde};
+use crate::hw::ide::{DriveKind, DriveProperties};
+use crate::hw::pci::bridge::{Bridge, BridgeKind, BridgeOptions};
 use crate::hw::registry;
 use crate::hw::virtio::scsi::Address as ScsiAddress;
 use crate::mem::RamBlock;
@@ -24,7 +27,7 @@ use super::console::PortBus;
 use super::disks::PlacedDisk;
 use super::drives::{Drive, Drives};
 use super::nvme::NvmeBus;
-use super::pc::{PARALLEL_PORTS, Pc, SERIAL_PORTS, Wiring};
+use super::pc::{PARALLEL_PORTS, Pc, SERIAL_PORTS, South, Wiring};
 use super::props::Props;
 use super::rom::RomSearch;
 use super::scsi::ScsiBus;
@@ -40,7 +43,7 @@ pub struct Placed {
     /// Base port and interrupt of the parallel ports.
     pub parallel_ports: Vec<(u16, u8)>,
     /// The drive on each IDE place: channel * 2 + unit.
-    pub ide: [Option<PlacedDrive>; 4],
+    pub ide: BTreeMap<usize, PlacedDrive>,
     /// Disks on other controllers.
     pub disks: Vec<PlacedDisk>,
     /// Buses for virtio consoles' ports.
@@ -61,9 +64,22 @@ pub struct Placed {
     pub devices: Vec<PlacedDevice>,
     /// Network cards and ROMs that are not there: lines without "warning: ".
     pub warnings: Vec<String>,
+    /// PCI buses behind bridges.
+    pub pci_buses: Vec<PlacedBus>,
     next_slot: u8,
     next_serial: usize,
     next_parallel: usize,
+}
+
+/// A PCI bus behind a bridge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlacedBus {
+    /// What `bus=` calls it.
+    pub name: String,
+    /// What the board calls it.
+    pub index: u8,
+    /// It is a link: there is slot 0 only.
+    pub one_slot: bool,
 }
 
 /// A device as monitors list it.
@@ -120,8 +136,6 @@ pub struct Site<'a> {
     pub placed: Placed,
 }
 
-/// The first slot that is free for cards.
-const FIRST_SLOT: u8 = 2;
 const LAST_SLOT: u8 = 31;
 
 impl Site<'_> {
@@ -131,7 +145,11 @@ impl Site<'_> {
     /// # Errors
     /// A device cannot be had as asked.
     pub fn populate(&mut self) -> Result<(), BuildError> {
-        self.placed.next_slot = FIRST_SLOT;
+        // Slot 0 is the host bridge's; on the 440FX board slot 1 is the PIIX's.
+        self.placed.next_slot = match self.pc.south {
+            South::Piix { .. } => 2,
+            South::Ich9 { .. } => 1,
+        };
         let config = self.config;
         let wants_vga = match config.vga {
             VgaKind::Std => true,
@@ -178,6 +196,9 @@ impl Site<'_> {
         if let Some(made) = self.virtio(spec, Props::new(spec, &self.config.globals), id) {
             return made;
         }
+        if let Some(kind) = BridgeKind::named(&spec.driver) {
+            return self.bridge(kind, props, &spec.driver, id);
+        }
         match spec.driver.as_str() {
             "VGA" => self.vga(props, id),
             "isa-serial" => self.serial(props, None, id),
@@ -207,8 +228,26 @@ impl Site<'_> {
 
     // -- PCI -----------------------------------------------------------------------------------------------------
 
-    /// The slot that `addr=` names, or the next free one.
+    /// The PCI bus that `bus=` names: as the board knows it, and whether it has one slot only.
+    fn pci_bus(&self, props: &Props<'_>) -> Result<(u8, bool), BuildError> {
+        let root = match self.pc.south {
+            South::Piix { .. } => "pci.0",
+            South::Ich9 { .. } => "pcie.0",
+        };
+        match props.bus() {
+            None => Ok((0, false)),
+            Some(name) if name == root => Ok((0, false)),
+            Some(name) => {
+                let found = self.placed.pci_buses.iter().find(|bus| bus.name == name);
+                found.map(|bus| (bus.index, bus.one_slot)).ok_or_else(|| props.error(format!("Bus '{name}' not found")))
+            }
+        }
+    }
+
+    /// The slot that `addr=` names, or the next free one, of the bus that `bus=` names.
     pub(super) fn slot(&mut self, props: &mut Props<'_>) -> Result<PciAddress, BuildError> {
+        let (bus, one_slot) = self.pci_bus(props)?;
+        let taken: Vec<PciAddress> = self.board().pci_functions().into_iter().map(|(address, _)| address).collect();
         if let Some(text) = props.text("addr") {
             let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
             let parsed = u8::from_str_radix(slot.trim_start_matches("0x"), 16).ok().filter(|slot| *slot <= LAST_SLOT);
@@ -217,18 +256,49 @@ impl Site<'_> {
                     props.error(format!("Property 'addr' doesn't take value '{text}': slot.function, 0-1f.0-7"))
                 );
             };
-            let address = PciAddress::new(slot, function);
-            if self.board().pci_functions().iter().any(|(other, _)| *other == address) {
+            if one_slot && slot != 0 {
+                return Err(props
+                    .error(format!("PCI: slot {slot} is not valid, parent device only allows plugging into slot 0.")));
+            }
+            let address = PciAddress { bus, device: slot, function };
+            if taken.contains(&address) {
                 return Err(props.error(format!("PCI: slot {slot} function {function} already occupied")));
             }
             return Ok(address);
         }
-        let taken: Vec<u8> = self.board().pci_functions().iter().map(|(address, _)| address.device).collect();
-        let free = (self.placed.next_slot..=LAST_SLOT).find(|slot| !taken.contains(slot));
+        let first = if bus == 0 { self.placed.next_slot } else { 0 };
+        let last = if one_slot { 0 } else { LAST_SLOT };
+        let free = (first..=last).find(|slot| !taken.iter().any(|other| other.bus == bus && other.device == *slot));
         match free {
-            Some(slot) => Ok(PciAddress::new(slot, 0)),
+            Some(device) => Ok(PciAddress { bus, device, function: 0 }),
             None => Err(props.error("PCI: no slot/function available, all in use")),
         }
+    }
+
+    /// A root port or bridge, and the bus behind it: the id is its name.
+    fn bridge(&mut self, kind: BridgeKind, mut props: Props<'_>, class: &str, id: &str) -> Result<(), BuildError> {
+        let multi_function = props.flag("multifunction", false)?;
+        let options = BridgeOptions {
+            chassis: props.u8(if kind == BridgeKind::Pci { "chassis_nr" } else { "chassis" }, 0)?,
+            slot: props.u16("slot", 0)?,
+            port: props.u8("port", 0)?,
+            multi_function,
+        };
+        if kind == BridgeKind::Pci && options.chassis == 0 {
+            return Err(props.error("Need chassis_nr != 0"));
+        }
+        let address = self.slot(&mut props)?;
+        props.finish()?;
+        let (index, one_slot) = {
+            let mut board = self.board();
+            let device = board.add(class, Bridge::new(kind, options));
+            board.plug_pci(address, device.id(), Decode::UP_TO_4, &[]);
+            (board.add_pci_bus(device.id()), kind.is_port())
+        };
+        let name = if id.is_empty() { format!("pci.{index}") } else { id.to_owned() };
+        self.placed.pci_buses.push(PlacedBus { name, index, one_slot });
+        self.remember(class, id, "PCI", vec![("chassis", format!("{0} ({0:#x})", options.chassis))]);
+        Ok(())
     }
 
     /// The expansion ROM that `romfile=` names, padded to a power of two.
@@ -401,6 +471,14 @@ impl Site<'_> {
 
     // -- IDE -----------------------------------------------------------------------------------------------------
 
+    /// How many IDE buses the board has, and how many drives each takes.
+    fn ide_places(&self) -> (usize, usize) {
+        match self.pc.south {
+            South::Piix { .. } => (2, 2),
+            South::Ich9 { .. } => (ahci::PORTS, 1),
+        }
+    }
+
     /// The drives of `-hda` and company, and of `-drive if=ide`.
     fn legacy_drives(&mut self) -> Result<(), BuildError> {
         let drives = Arc::clone(self.drives);
@@ -415,19 +493,25 @@ impl Site<'_> {
 
     fn ide_drive(&mut self, spec: &DeviceSpec, mut props: Props<'_>, id: &str) -> Result<(), BuildError> {
         let cdrom = spec.driver == "ide-cd";
+        let (channels, units) = self.ide_places();
         let channel = match spec.bus.as_deref() {
             None => None,
-            Some("ide.0") => Some(0),
-            Some("ide.1") => Some(1),
-            Some(other) => return Err(props.error(format!("Bus '{other}' not found"))),
+            Some(name) => {
+                let number = name.strip_prefix("ide.").and_then(|number| number.parse::<usize>().ok());
+                match number.filter(|number| *number < channels && name == format!("ide.{number}")) {
+                    Some(number) => Some(number),
+                    None => return Err(props.error(format!("Bus '{name}' not found"))),
+                }
+            }
         };
         let unit = match props.number("unit", u64::from(u32::MAX), 0, u64::from(u32::MAX))? {
             0xffff_ffff => None,
-            unit @ 0..=1 => Some(usize::try_from(unit).unwrap_or(0)),
-            unit => return Err(props.error(format!("Can't create IDE unit {unit}, bus supports only 2 units"))),
+            unit if unit < units as u64 => Some(usize::try_from(unit).unwrap_or(0)),
+            unit => return Err(props.error(format!("Can't create IDE unit {unit}, bus supports only {units} units"))),
         };
-        let free = |number: &usize| self.placed.ide[*number].is_none();
-        let mut candidates = (0..4usize)
+        let free = |number: &usize| !self.placed.ide.contains_key(number);
+        let mut candidates = (0..2 * channels)
+            .filter(|number| number % 2 < units)
             .filter(|number| channel.is_none_or(|channel| number / 2 == channel))
             .filter(|number| unit.is_none_or(|unit| number % 2 == unit));
         let number = match unit {
@@ -440,7 +524,7 @@ impl Site<'_> {
             }
             None => candidates.find(free),
         };
-        let number = number.ok_or_else(|| props.error("No free IDE unit: all four are in use"))?;
+        let number = number.ok_or_else(|| props.error("No free IDE unit: all are in use"))?;
         let drives = Arc::clone(self.drives);
         let drive = match props.text("drive") {
             Some(name) => {
@@ -457,7 +541,7 @@ impl Site<'_> {
         if self.pc.flash.iter().any(|flash| flash.drive == drive.id) {
             return Err(props.error(format!("Drive '{}' is already in use by another device", drive.id)));
         }
-        let used = self.placed.ide.iter().flatten().any(|placed| placed.drive == drive.id);
+        let used = self.placed.ide.values().any(|placed| placed.drive == drive.id);
         if used {
             return Err(props.error(format!("Drive '{}' is already in use by another block device", drive.id)));
         }
@@ -504,23 +588,28 @@ impl Site<'_> {
         let read_only = drive.disk.0.image().is_some_and(|image| image.read_only);
         let options = options.finish(read_only).map_err(|error| props.error(error.to_string()))?;
         if let Some(index) = boot_index(&mut props)? {
-            let path = format!("/pci@i0cf8/ide@1,1/drive@{:x}/disk@{:x}", number / 2, number % 2);
+            let controller = match self.pc.south {
+                South::Piix { .. } => "ide@1,1",
+                South::Ich9 { .. } => "pci8086,2922@1f,2",
+            };
+            let path = format!("/pci@i0cf8/{controller}/drive@{:x}/disk@{:x}", number / 2, number % 2);
             self.placed.boot.push((index, path));
         }
         props.finish()?;
-        let place = self.placed.ide.get_mut(number);
-        let Some(place) = place.filter(|place| place.is_none()) else {
+        if self.placed.ide.contains_key(&number) {
             return Err(BuildError::option(&drive.origin, format!("IDE unit {} is in use", number % 2)));
-        };
-        *place = Some(PlacedDrive { drive: drive.id.clone(), id: id.to_owned(), cdrom });
-        let notify = self.wiring.notifier(self.pc.ide.id(), PiixIde::token(number));
+        }
+        let placed = PlacedDrive { drive: drive.id.clone(), id: id.to_owned(), cdrom };
+        self.placed.ide.insert(number, placed);
+        let (device, token) = self.pc.drive_event(number);
+        let notify = self.wiring.notifier(device, token);
         let queue = drive.disk.0.queue(notify);
         self.pc.attach_drive(&mut self.board(), number, options, queue);
         let class = if cdrom { "ide-cd" } else { "ide-hd" };
         let properties =
             vec![("drive", format!("{:?}", drive.id)), ("unit", format!("{} ({:#x})", number % 2, number % 2))];
-        let bus = if number / 2 == 0 { "ide.0" } else { "ide.1" };
-        self.remember(class, id, bus, properties);
+        const BUSES: [&str; 6] = ["ide.0", "ide.1", "ide.2", "ide.3", "ide.4", "ide.5"];
+        self.remember(class, id, BUSES[(number / 2).min(5)], properties);
         Ok(())
     }
 }

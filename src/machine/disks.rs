@@ -13,9 +13,6 @@ use super::devices::Site;
 use super::drives::Drive;
 use super::props::Props;
 
-/// Numbers below are places on the IDE controller.
-const FIRST_NUMBER: usize = 4;
-
 /// A disk that was placed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PlacedDisk {
@@ -42,6 +39,11 @@ pub(super) struct BlockSizes {
     pub discard: Option<u32>,
 }
 
+impl PlacedDisk {
+    /// The number of the first one in error reports; numbers below are places on the board's own controller.
+    pub const FIRST_NUMBER: usize = 12;
+}
+
 impl Site<'_> {
     /// The drive that `drive=` names, which nothing else uses.
     pub(super) fn take_drive(&self, props: &mut Props<'_>, class: &str) -> Result<Drive, BuildError> {
@@ -49,7 +51,7 @@ impl Site<'_> {
         let found = self.drives.get(name).cloned();
         let drive = found.ok_or_else(|| props.error(format!("Property '{class}.drive' can't find value '{name}'")))?;
         let used = self.placed.disks.iter().any(|disk| disk.drive == drive.id)
-            || self.placed.ide.iter().flatten().any(|placed| placed.drive == drive.id)
+            || self.placed.ide.values().any(|placed| placed.drive == drive.id)
             || self.pc.flash.iter().any(|flash| flash.drive == drive.id);
         match used {
             true => Err(props.error(format!("Drive '{}' is already in use by another device", drive.id))),
@@ -125,7 +127,7 @@ impl Site<'_> {
             }
             id => format!("/machine/peripheral/{id}"),
         };
-        let number = FIRST_NUMBER + self.placed.disks.len();
+        let number = PlacedDisk::FIRST_NUMBER + self.placed.disks.len();
         let qdev = if tail.is_empty() && !id.is_empty() { id.to_owned() } else { format!("{name}{tail}") };
         self.placed.disks.push(PlacedDisk { drive: drive.id.clone(), qdev, id: id.to_owned(), controller, cdrom });
         let sink = self.faults.sink();

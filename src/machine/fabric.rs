@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::bus::{IrqLine, LineSink, OrGate, PirqRouter};
+use crate::bus::{IrqLine, LineSink, OrGate, PirqRouter, PirqWiring};
 
 /// Inputs of a PC's interrupt controllers: 16 of the 8259s, 24 of the I/O APIC, shared numbers for the first 16.
 const INPUTS: u32 = 24;
@@ -73,12 +73,12 @@ impl LineSink for Gates {
 impl IrqFabric {
     /// Lines into `controller`, whose inputs are global system interrupts.
     #[must_use]
-    pub fn new(controller: &Arc<dyn LineSink>) -> Self {
+    pub fn new(controller: &Arc<dyn LineSink>, pci: PirqWiring) -> Self {
         let counts = std::array::from_fn(|_| AtomicU64::new(0));
         let counter = Arc::new(IrqCounter { controller: Arc::clone(controller), counts });
         let counted: Arc<dyn LineSink> = Arc::clone(&counter) as Arc<dyn LineSink>;
         let gates: Vec<_> = (0..INPUTS).map(|input| OrGate::new(Arc::clone(&counted), input)).collect();
-        let router = PirqRouter::new(Arc::new(Gates { gates: gates.clone(), input: PCI_INPUT }));
+        let router = PirqRouter::new(Arc::new(Gates { gates: gates.clone(), input: PCI_INPUT }), pci);
         Self { counter, gates, next: Mutex::new(vec![0; INPUTS as usize]), router }
     }
 
@@ -120,7 +120,7 @@ mod tests {
     fn sources_of_one_interrupt_are_ored() {
         let probe = Probe::new();
         let sink: Arc<dyn LineSink> = probe.clone();
-        let fabric = IrqFabric::new(&sink);
+        let fabric = IrqFabric::new(&sink, PirqWiring::I440fx);
         let (mut first, mut second) = (fabric.isa(11), fabric.isa(11));
         fabric.router().set_route(0, Some(11));
         let mut pci = fabric.router().line(1, 0);

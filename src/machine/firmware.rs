@@ -3,16 +3,19 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::host::reason;
-use crate::hw::acpi::{self, AcpiConfig, ExtraTable};
-use crate::hw::chipset::fw_cfg::{FwCfgBuilder, key};
+use crate::hw::acpi::{self, AcpiChipset, AcpiConfig, ExtraTable};
+use crate::hw::chipset::fw_cfg::{FwCfg, FwCfgBuilder, key};
+use crate::hw::chipset::q35::mch::{EcamBase, Mch};
 use crate::hw::firmware::{self, BootPlan, KernelError, KernelFiles, rom};
 use crate::hw::smbios::{self, Processors, SmbiosConfig};
 
 use super::build::BuildError;
 use super::chips::ChipOptions;
-use super::config::{BootSpec, Config, FwCfgSource, KernelSpec};
+use super::config::{BootSpec, Chipset, Config, FwCfgSource, KernelSpec};
 use super::layout::{RamLayout, effective_order};
 
 /// What only the builder knows of the machine.
@@ -36,10 +39,53 @@ pub struct Facts {
     pub nographic: bool,
 }
 
-/// The first address after RAM where 32-bit PCI memory may be, and the last before the chipset's registers.
-fn pci_hole(layout: RamLayout) -> (u32, u32) {
-    let first = if layout.above_4g > 0 { 0xc000_0000 } else { layout.below_4g.next_multiple_of(1 << 20) };
-    (u32::try_from(first).unwrap_or(0xc000_0000).min(0xe000_0000), 0xfebf_ffff)
+/// The last address of PCI memory below 4 GiB; the chipset's registers follow.
+const PCI_HOLE_LAST: u64 = 0xfebf_ffff;
+
+/// Where 32-bit PCI memory may be: behind RAM, but for the memory window on configuration space.
+fn pci_holes(layout: RamLayout, chipset: AcpiChipset) -> Vec<(u32, u32)> {
+    let first = match chipset {
+        AcpiChipset::Piix if layout.above_4g > 0 => 0xc000_0000,
+        AcpiChipset::Piix => layout.below_4g.next_multiple_of(1 << 20).min(0xe000_0000),
+        AcpiChipset::Ich9 { .. } => layout.below_4g.next_multiple_of(1 << 20),
+    };
+    let pieces = match chipset {
+        AcpiChipset::Ich9 { ecam } if (first..PCI_HOLE_LAST).contains(&ecam) => {
+            vec![(first, ecam), (ecam + u64::from(acpi::ECAM_LEN), PCI_HOLE_LAST + 1)]
+        }
+        _ => vec![(first, PCI_HOLE_LAST + 1)],
+    };
+    let filled = pieces.into_iter().filter(|(first, end)| first < end);
+    filled.filter_map(|(first, end)| Some((u32::try_from(first).ok()?, u32::try_from(end - 1).ok()?))).collect()
+}
+
+/// What the chipset is to the tables, while the memory window is at `ecam`.
+fn acpi_chipset(config: &Config, ecam: u64) -> AcpiChipset {
+    match config.machine.chipset() {
+        Chipset::I440fx => AcpiChipset::Piix,
+        Chipset::Q35 => AcpiChipset::Ich9 { ecam },
+    }
+}
+
+/// Room for what the tables may grow by when the window moves.
+const ACPI_SLACK: usize = 256;
+
+/// Makes the ACPI files follow the memory window on configuration space, which firmware places before it asks for them.
+pub fn follow_window(cfg: &mut FwCfg, config: &Config, facts: &Facts, window: &EcamBase) -> Result<(), BuildError> {
+    if config.machine.chipset() == Chipset::I440fx {
+        return Ok(());
+    }
+    let (layout, window) = (facts.layout, Arc::clone(window));
+    let mut tables = acpi_config(config, facts, Mch::ECAM_DEFAULT)?;
+    let names = [acpi_names::TABLES, acpi_names::RSDP, acpi_names::LOADER];
+    let make = move || {
+        tables.chipset = AcpiChipset::Ich9 { ecam: window.load(Ordering::Relaxed) };
+        tables.pci_holes = pci_holes(layout, tables.chipset);
+        let blobs = acpi::build(&tables);
+        Some(names.into_iter().zip([blobs.tables, blobs.rsdp, blobs.loader]).collect())
+    };
+    cfg.set_late_files(&names, Box::new(make));
+    Ok(())
 }
 
 /// Fills fw_cfg in.
@@ -68,7 +114,10 @@ pub fn fill(config: &Config, facts: &Facts) -> Result<FwCfgBuilder, BuildError> 
     file(&mut cfg, "etc/system-states", vec![0x80, 0, 0, s3, s4, 0x80])?;
 
     boot(&mut cfg, config, facts, &mut file)?;
-    let tables = acpi::build(&acpi_config(config, facts)?);
+    let mut tables = acpi::build(&acpi_config(config, facts, Mch::ECAM_DEFAULT)?);
+    if config.machine.chipset() == Chipset::Q35 {
+        tables.tables.resize(tables.tables.len() + ACPI_SLACK, 0);
+    }
     file(&mut cfg, acpi_names::TABLES, tables.tables)?;
     file(&mut cfg, acpi_names::RSDP, tables.rsdp)?;
     file(&mut cfg, acpi_names::LOADER, tables.loader)?;
@@ -173,7 +222,8 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-fn acpi_config(config: &Config, facts: &Facts) -> Result<AcpiConfig, BuildError> {
+fn acpi_config(config: &Config, facts: &Facts, ecam: u64) -> Result<AcpiConfig, BuildError> {
+    let chipset = acpi_chipset(config, ecam);
     let chips = ChipOptions::read(config)?;
     let mut extra = Vec::new();
     for table in &config.acpi_tables {
@@ -185,8 +235,13 @@ fn acpi_config(config: &Config, facts: &Facts) -> Result<AcpiConfig, BuildError>
         hpet: facts.hpet,
         serial_ports: facts.serial_ports.clone(),
         parallel_ports: facts.parallel_ports.clone(),
-        pci_hole: pci_hole(facts.layout),
-        pci_hole_64: (facts.layout.above_4g > 0).then(|| (end, end + (32 << 30) - 1)),
+        pci_holes: pci_holes(facts.layout, chipset),
+        pci_hole_64: match chipset {
+            AcpiChipset::Piix => (facts.layout.above_4g > 0).then(|| (end, end + (32 << 30) - 1)),
+            // Firmware that has 64 bits uses the top of the smallest address space that processors have today.
+            AcpiChipset::Ich9 { .. } => Some((end, (1 << 40) - 1)),
+        },
+        chipset,
         s3: chips.disable_s3 == 0,
         s4: (chips.disable_s4 == 0).then_some(chips.s4_type),
         i8042: true,
@@ -260,7 +315,10 @@ fn smbios_config(config: &Config, facts: &Facts) -> SmbiosConfig {
     let levels = smp.levels;
     let cores = levels.dies * levels.modules * levels.cores;
     SmbiosConfig {
-        product: "Standard PC (i440FX + PIIX, 1996)".to_owned(),
+        product: match config.machine.chipset() {
+            Chipset::I440fx => "Standard PC (i440FX + PIIX, 1996)".to_owned(),
+            Chipset::Q35 => "Standard PC (Q35 + ICH9, 2009)".to_owned(),
+        },
         machine: config.machine.kind.clone(),
         uuid: config.uuid,
         processors: Processors {

@@ -1,11 +1,14 @@
 //! Where a PC's memory is, and how its firmware is told: CMOS bytes and the E820 map.
 
-use super::config::{BootSpec, Smp};
+use super::config::{BootSpec, Chipset, Smp};
 
 /// Where 32-bit device memory begins on a machine with little memory. QEMU's i440FX machines keep 512 MiB below
 /// 4 GiB for it, and a whole gigabyte once RAM reaches that far.
 const HOLE_START: u64 = 0xe000_0000;
 const HOLE_START_LARGE: u64 = 0xc000_0000;
+/// QEMU's Q35 machines have the memory window on configuration space there, and round RAM to 2 GiB below.
+const Q35_HOLE_START: u64 = 0xb000_0000;
+const Q35_HOLE_START_LARGE: u64 = 0x8000_0000;
 const FOUR_GIB: u64 = 1 << 32;
 
 /// RAM of a PC, split around the hole for devices below 4 GiB.
@@ -20,9 +23,13 @@ pub struct RamLayout {
 impl RamLayout {
     /// The split of `size` bytes.
     #[must_use]
-    pub fn new(size: u64) -> Self {
-        if size >= HOLE_START {
-            Self { below_4g: HOLE_START_LARGE, above_4g: size - HOLE_START_LARGE }
+    pub fn new(size: u64, chipset: Chipset) -> Self {
+        let (start, large) = match chipset {
+            Chipset::I440fx => (HOLE_START, HOLE_START_LARGE),
+            Chipset::Q35 => (Q35_HOLE_START, Q35_HOLE_START_LARGE),
+        };
+        if size >= start {
+            Self { below_4g: large, above_4g: size - large }
         } else {
             Self { below_4g: size, above_4g: 0 }
         }
@@ -158,7 +165,7 @@ mod tests {
 
     #[test]
     fn memory_below_the_hole_is_one_piece() {
-        let layout = RamLayout::new(128 << 20);
+        let layout = RamLayout::new(128 << 20, Chipset::I440fx);
         assert_eq!(layout, RamLayout { below_4g: 128 << 20, above_4g: 0 });
         assert_eq!(layout.e820().len(), 40);
         let cmos = layout.cmos();
@@ -167,10 +174,18 @@ mod tests {
 
     #[test]
     fn memory_that_reaches_the_hole_goes_above_4_gib() {
-        let layout = RamLayout::new(4 << 30);
+        let layout = RamLayout::new(4 << 30, Chipset::I440fx);
         assert_eq!(layout, RamLayout { below_4g: 3 << 30, above_4g: 1 << 30 });
         assert_eq!(layout.end(), 5 << 30);
         assert_eq!(value(&layout.cmos(), 0x5c), 0x40);
+    }
+
+    #[test]
+    fn q35_leaves_room_for_its_window() {
+        let below = RamLayout::new(0xafff_f000, Chipset::Q35);
+        assert_eq!((below.below_4g, below.above_4g), (0xafff_f000, 0));
+        let layout = RamLayout::new(3 << 30, Chipset::Q35);
+        assert_eq!(layout, RamLayout { below_4g: 2 << 30, above_4g: 1 << 30 });
     }
 
     #[test]

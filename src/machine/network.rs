@@ -225,7 +225,7 @@ impl Site<'_> {
         let mut board = self.board();
         let device = board.reserve("e1000");
         let wires = e1000::Wires {
-            irq: wiring.irqs.router().line(card.address.device, 0),
+            irq: wiring.pci_line(&board, card.address, 0),
             ram: wiring.ram.clone(),
             link: card.link(wiring, device, e1000::LINK_TOKEN),
             throttle: wiring.timer(device, e1000::THROTTLE_TOKEN),
@@ -243,7 +243,7 @@ impl Site<'_> {
         let wiring = self.wiring;
         let mut board = self.board();
         let device = board.reserve("ne2k_pci");
-        let irq = wiring.irqs.router().line(card.address.device, 0);
+        let irq = wiring.pci_line(&board, card.address, 0);
         let link = card.link(wiring, device, ne2000::LINK_TOKEN);
         Ne2000::add_pci(&mut board, device, card.address, irq, link, card.mac, card.rom);
         drop(board);
@@ -257,7 +257,7 @@ impl Site<'_> {
         let wiring = self.wiring;
         let mut board = self.board();
         let device = board.reserve("rtl8139");
-        let irq = wiring.irqs.router().line(card.address.device, 0);
+        let irq = wiring.pci_line(&board, card.address, 0);
         let link = card.link(wiring, device, rtl8139::LINK_TOKEN);
         Rtl8139::add(&mut board, device, card.address, (irq, wiring.ram.clone(), link), card.mac, card.rom);
         drop(board);

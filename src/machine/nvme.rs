@@ -53,7 +53,7 @@ impl Site<'_> {
         let address = self.slot(&mut props)?;
         props.finish()?;
         let wires = Wires {
-            irq: self.wiring.irqs.router().line(address.device, 0),
+            irq: self.wiring.pci_line(&self.board(), address, 0),
             msi: Arc::clone(&self.wiring.messages),
             ram: self.wiring.ram.clone(),
         };

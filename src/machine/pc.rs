@@ -1,4 +1,5 @@
-//! The `pc` machine: an i440FX host bridge, a PIIX3 with its ISA devices, PIIX4 power management, and a VGA.
+//! The `pc` and `q35` machines: what both have, and `pc`: an i440FX host bridge, a PIIX3 with its ISA devices, PIIX4 power
+//! management. What `q35` has instead is in [`super::q35`].
 //!
 //! One readable list of what is wired to what. Addresses are the PC's; PCI slots are QEMU's: 0 host bridge, 1 PIIX
 //! (functions: 0 ISA bridge, 1 IDE, 3 power management), 2 VGA.
@@ -7,18 +8,21 @@ use std::sync::{Arc, Weak};
 
 use crate::block::BlockQueue;
 use crate::bus::{
-    A20Gate, Board, BoardCell, Decode, DeviceId, DeviceRef, IrqLine, LineSink, MsiSink, PciAddress, PostedRange,
-    PowerSink, Token, Width,
+    A20Gate, Board, BoardCell, Decode, DeviceId, DeviceRef, IrqLine, LineSink, MsiSink, PciAddress, PirqWiring,
+    PostedRange, PowerSink, RegionHandle, Token, Width,
 };
 use crate::event::{Clock, ClockKind, LoopHandle, NS_PER_SEC, Timer, realtime_ns};
+use crate::hw::ahci::Ahci;
 use crate::hw::chipset::dma8237::{self, Dma8237};
 use crate::hw::chipset::fw_cfg::{self, FwCfg};
 use crate::hw::chipset::i440fx::{I440fx, PAM_SEGMENTS, PamSegment, SMRAM_WINDOW};
 use crate::hw::chipset::piix3::{self, Piix3};
 use crate::hw::chipset::piix4_pm::{self, Piix4Pm};
 use crate::hw::chipset::port92::{self, Port92};
+use crate::hw::chipset::q35::lpc::Ich9Lpc;
+use crate::hw::chipset::q35::mch::EcamBase;
 use crate::hw::flash::{self, Pflash};
-use crate::hw::ide::{self, Chip, DriveOptions, FaultSink, PiixIde};
+use crate::hw::ide::{self, Chip, DriveInfo, DriveOptions, EjectError, FaultSink, PiixIde, TraySink};
 use crate::hw::input::i8042::{self, I8042};
 use crate::hw::timer::hpet::{self, Hpet, LegacyGate};
 use crate::hw::timer::i8254::{self, I8254};
@@ -27,15 +31,16 @@ use crate::mem::{Backing, GuestRam, RamBlock, RomWrites};
 
 use super::build::BuildError;
 use super::chips::ChipOptions;
-use super::config::{RtcBase, RtcClock, RtcSpec};
+use super::config::{Chipset, Config, RtcBase, RtcClock, RtcSpec};
 use super::fabric::IrqFabric;
 use super::flash::{FlashUnit, PlacedFlash};
 use super::intc::Controllers;
 use super::layout::{RamLayout, boot_order_cmos};
 use super::objects::Objects;
+use super::q35;
 
 /// Priorities of overlapping mappings, lowest first. PCI base address registers have -1.
-mod priority {
+pub(super) mod priority {
     pub const RAM: i32 = 0;
     pub const ROM: i32 = 1;
 
@@ -55,6 +60,15 @@ pub const PARALLEL_PORTS: [(u16, u8); 3] = [(0x378, 7), (0x278, 5), (0x3bc, 7)];
 
 /// Comparators of the HPET.
 const HPET_TIMERS: u8 = 3;
+
+/// How the board's PCI slots are wired.
+#[must_use]
+pub fn pci_wiring(config: &Config) -> PirqWiring {
+    match config.machine.chipset() {
+        Chipset::Q35 => PirqWiring::Ich9,
+        Chipset::I440fx => PirqWiring::I440fx,
+    }
+}
 
 const HOST_BRIDGE: PciAddress = PciAddress::new(0, 0);
 const ISA_BRIDGE: PciAddress = PciAddress::new(1, 0);
@@ -99,6 +113,13 @@ impl Wiring {
         })
     }
 
+    /// The line of a function's interrupt pin (0 is INTA#), through the bridges above it.
+    #[must_use]
+    pub fn pci_line(&self, board: &Board, address: PciAddress, pin: u8) -> IrqLine {
+        let (slot, pin) = board.pci_root_pin(address, pin);
+        self.irqs.router().line(slot, pin)
+    }
+
     /// What a disk queue calls when requests ended.
     #[must_use]
     pub fn notifier(&self, device: DeviceId, token: Token) -> Arc<dyn Fn() + Send + Sync> {
@@ -118,21 +139,44 @@ pub struct Pc {
     pub i8042: DeviceRef<I8042>,
     /// Real-time clock and CMOS.
     pub rtc: DeviceRef<Mc146818>,
-    /// Power management.
-    pub pm: DeviceRef<Piix4Pm>,
-    /// IDE controller.
-    pub ide: DeviceRef<PiixIde>,
+    /// The chipset's south side: power management and disks.
+    pub south: South,
     /// System RAM.
     pub system_ram: Arc<RamBlock>,
     /// Its layout.
     pub layout: RamLayout,
     /// Flash chips, unit 0 first.
     pub flash: Vec<PlacedFlash>,
+    /// Where the memory window on configuration space is now, on a Q35 board.
+    pub ecam_base: EcamBase,
+}
+
+/// The chips that differ between chipsets.
+#[derive(Clone, Copy, Debug)]
+pub enum South {
+    /// PIIX3, with PIIX4's power management.
+    Piix {
+        /// Power management.
+        pm: DeviceRef<Piix4Pm>,
+        /// IDE controller.
+        ide: DeviceRef<PiixIde>,
+    },
+    /// ICH9.
+    Ich9 {
+        /// The LPC bridge with its power management.
+        lpc: DeviceRef<Ich9Lpc>,
+        /// SATA controller.
+        ahci: DeviceRef<Ahci>,
+    },
 }
 
 /// Options of the board.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PcOptions {
+    /// Which board it is.
+    pub chipset: Chipset,
+    /// `-global mch.extended-tseg-mbytes=`.
+    pub extended_tseg_mib: u16,
     /// Bytes of RAM.
     pub ram_size: u64,
     /// `-machine mem-merge=`: the host may share equal pages of RAM.
@@ -245,31 +289,28 @@ fn map_pam(board: &mut Board, ram: &Arc<RamBlock>, rom: &Arc<RamBlock>) -> [PamS
 pub fn build(wiring: &Wiring, options: &PcOptions, firmware: Firmware, faults: FaultSink) -> Result<Pc, BuildError> {
     let mut guard = wiring.cell.lock();
     let board = &mut *guard;
-    let layout = RamLayout::new(options.ram_size);
+    let layout = RamLayout::new(options.ram_size, options.chipset);
     let ram = map_memory(board, layout, options.mem_merge)?;
     let (rom, flash) = map_firmware(board, wiring, firmware)?;
 
-    // The host bridge: PCI configuration, PAM, SMRAM.
+    // PCI configuration, PAM, SMRAM.
     board.map_pci_config_ports();
     let segments = map_pam(board, &ram, &rom);
     let (start, len) = SMRAM_WINDOW;
     let backing = Backing::Ram { block: Arc::clone(&ram), offset: start };
     let smram = board.map_memory("smram", start, len, priority::SMRAM, backing);
     smram.set_enabled(false);
-    let host = board.add("i440FX", I440fx::new(options.ram_size, segments, smram));
-    board.plug_pci(HOST_BRIDGE, host.id(), Decode::UP_TO_4, &[]);
+    let ecam_base = EcamBase::default();
+    match options.chipset {
+        Chipset::I440fx => add_i440fx(board, wiring, options, segments, smram),
+        Chipset::Q35 => q35::add_mch(board, options, layout, segments, smram, &ecam_base),
+    }
 
     // A20: with the gate closed, the second megabyte is the first.
     let backing = Backing::Ram { block: Arc::clone(&ram), offset: 0 };
     let wrap = board.map_memory("a20-wrap", 0x10_0000, 0x10_0000, priority::A20, backing);
     wrap.set_enabled(false);
     let a20 = A20Gate::new(move |enabled| wrap.set_enabled(!enabled));
-
-    // PIIX3: the ISA bridge and its interrupt router.
-    let bridge = Piix3::new(Arc::clone(wiring.irqs.router()), Arc::clone(&wiring.power));
-    let bridge = board.add("PIIX3", bridge);
-    board.plug_pci(ISA_BRIDGE, bridge.id(), Decode::BYTES, &[]);
-    board.map_ports(bridge.id(), piix3::RESET_CONTROL, Decode::BYTES, 0xcf9, 1);
 
     // Interrupt controllers and timer, unless the kernel has them.
     if let Some(controllers) = &wiring.controllers {
@@ -297,11 +338,40 @@ pub fn build(wiring: &Wiring, options: &PcOptions, firmware: Firmware, faults: F
     let rtc_irq = IrqLine::new(Arc::clone(&rtc_gate) as Arc<dyn LineSink>, 8);
     let rtc = add_rtc(board, wiring, options, rtc_irq);
     if options.hpet {
-        add_hpet(board, wiring, rtc_gate);
+        add_hpet(
+            board,
+            wiring,
+            rtc_gate,
+            match options.chipset {
+                Chipset::I440fx => hpet::ROUTES_I440FX,
+                Chipset::Q35 => hpet::ROUTES_Q35,
+            },
+        );
     }
-    let pm = add_power_management(board, wiring, options);
-    let ide = add_ide(board, wiring, faults);
-    Ok(Pc { i8042, rtc, pm, ide, system_ram: ram, layout, flash })
+    let south = match options.chipset {
+        Chipset::I440fx => {
+            let pm = add_power_management(board, wiring, options);
+            South::Piix { pm, ide: add_ide(board, wiring, faults) }
+        }
+        Chipset::Q35 => q35::add_south(board, wiring, options, faults),
+    };
+    Ok(Pc { i8042, rtc, south, system_ram: ram, layout, flash, ecam_base })
+}
+
+/// The 440FX host bridge and PIIX3, the ISA bridge with the interrupt router.
+fn add_i440fx(
+    board: &mut Board,
+    wiring: &Wiring,
+    options: &PcOptions,
+    segments: [PamSegment; 13],
+    smram: RegionHandle,
+) {
+    let host = board.add("i440FX", I440fx::new(options.ram_size, segments, smram));
+    board.plug_pci(HOST_BRIDGE, host.id(), Decode::UP_TO_4, &[]);
+    let bridge = Piix3::new(Arc::clone(wiring.irqs.router()), Arc::clone(&wiring.power));
+    let bridge = board.add("PIIX3", bridge);
+    board.plug_pci(ISA_BRIDGE, bridge.id(), Decode::BYTES, &[]);
+    board.map_ports(bridge.id(), piix3::RESET_CONTROL, Decode::BYTES, 0xcf9, 1);
 }
 
 /// Nanoseconds since 1970 that the clock shows at power-on: local time counts as if it were UTC.
@@ -347,7 +417,7 @@ fn add_pit(board: &mut Board, wiring: &Wiring, gate: &Arc<LegacyGate>) {
 }
 
 /// While the HPET stands in for them, the PIT and the RTC interrupt nobody (IA-PC HPET 1.0a, 2.3.5).
-fn add_hpet(board: &mut Board, wiring: &Wiring, rtc_gate: Arc<LegacyGate>) {
+fn add_hpet(board: &mut Board, wiring: &Wiring, rtc_gate: Arc<LegacyGate>, routes: u32) {
     let id = board.reserve("hpet");
     let timers = (0..HPET_TIMERS).map(|index| wiring.timer(id, hpet::timer_token(index))).collect();
     let replace_pit = Arc::clone(&wiring.replace_pit);
@@ -355,7 +425,7 @@ fn add_hpet(board: &mut Board, wiring: &Wiring, rtc_gate: Arc<LegacyGate>) {
         rtc_gate.set_blocked(on);
         replace_pit(on);
     });
-    let chip = Hpet::new(wiring.irqs.sink(), wiring.clock.clone(), timers, hpet::ROUTES_I440FX, legacy);
+    let chip = Hpet::new(wiring.irqs.sink(), wiring.clock.clone(), timers, routes, legacy);
     board.install(id, chip);
     let decode = Decode { min: Width::B4, max: Width::B8 };
     board.map_mmio(id, hpet::REGISTERS, decode, hpet::BASE, hpet::LEN, priority::ROM);
@@ -430,25 +500,84 @@ impl Pc {
         self.set_cmos(board, &bytes);
     }
 
-    /// Connects a drive to the IDE controller: `number` is channel * 2 + unit.
+    /// The event that a drive's queue raises, and whose it is: `number` is channel * 2 + unit.
+    #[must_use]
+    pub fn drive_event(&self, number: usize) -> (DeviceId, Token) {
+        match self.south {
+            South::Piix { ide, .. } => (ide.id(), PiixIde::token(number)),
+            South::Ich9 { ahci, .. } => (ahci.id(), Ahci::token(number / 2)),
+        }
+    }
+
+    /// Connects a drive: `number` is channel * 2 + unit.
     pub fn attach_drive(&self, board: &mut Board, number: usize, options: DriveOptions, queue: Box<dyn BlockQueue>) {
-        board.with(&self.ide, |ide| ide.attach(number, options, queue));
+        match self.south {
+            South::Piix { ide, .. } => board.with(&ide, |ide| ide.attach(number, options, queue)),
+            South::Ich9 { ahci, .. } => board.with(&ahci, |ahci| ahci.attach(number / 2, number, options, queue)),
+        };
+    }
+
+    /// The drives of the board's own controller.
+    #[must_use]
+    pub fn drives(&self, board: &mut Board) -> Vec<DriveInfo> {
+        let drives = match self.south {
+            South::Piix { ide, .. } => board.with(&ide, |ide| ide.drives()),
+            South::Ich9 { ahci, .. } => board.with(&ahci, |ahci| ahci.drives()),
+        };
+        drives.unwrap_or_default()
+    }
+
+    /// Opens the tray of a CD-ROM drive.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn eject(&self, board: &mut Board, number: usize, force: bool) -> Result<(), EjectError> {
+        let ejected = match self.south {
+            South::Piix { ide, .. } => board.with(&ide, |ide| ide.eject(number, force)),
+            South::Ich9 { ahci, .. } => board.with(&ahci, |ahci| ahci.eject(number, force)),
+        };
+        ejected.unwrap_or(Err(EjectError::NotRemovable))
+    }
+
+    /// The medium of a CD-ROM drive was exchanged.
+    pub fn medium_changed(&self, board: &mut Board, number: usize) {
+        match self.south {
+            South::Piix { ide, .. } => board.with(&ide, |ide| ide.medium_changed(number)),
+            South::Ich9 { ahci, .. } => board.with(&ahci, |ahci| ahci.medium_changed(number)),
+        };
+    }
+
+    /// Tells `sink` of moving trays.
+    pub fn on_tray_moved(&self, board: &mut Board, sink: &TraySink) {
+        match self.south {
+            South::Piix { ide, .. } => board.with(&ide, |ide| ide.on_tray_moved(sink)),
+            South::Ich9 { ahci, .. } => board.with(&ahci, |ahci| ahci.on_tray_moved(sink)),
+        };
     }
 
     /// Presses the power button.
     pub fn press_power_button(&self, board: &mut Board) {
-        board.with(&self.pm, Piix4Pm::press_power_button);
+        match self.south {
+            South::Piix { pm, .. } => board.with(&pm, Piix4Pm::press_power_button),
+            South::Ich9 { lpc, .. } => board.with(&lpc, Ich9Lpc::press_power_button),
+        };
     }
 
     /// Wakes the machine from suspend to RAM.
     pub fn wake(&self, board: &mut Board) {
         // Shutdown status byte (MC146818 in the PC/AT): FEh lets SeaBIOS resume instead of starting afresh.
         self.set_cmos(board, &[(0x0f, 0xfe)]);
-        board.with(&self.pm, |pm| pm.wake(piix4_pm::WakeCause::Other));
+        match self.south {
+            South::Piix { pm, .. } => board.with(&pm, |pm| pm.wake(piix4_pm::WakeCause::Other)),
+            South::Ich9 { lpc, .. } => board.with(&lpc, |lpc| lpc.wake(piix4_pm::WakeCause::Other)),
+        };
     }
 
     /// Tries disk requests again that an error policy held.
     pub fn retry_disk_requests(&self, board: &mut Board) {
-        board.with(&self.ide, PiixIde::retry_held);
+        match self.south {
+            South::Piix { ide, .. } => board.with(&ide, PiixIde::retry_held),
+            South::Ich9 { ahci, .. } => board.with(&ahci, Ahci::retry_held),
+        };
     }
 }

@@ -10,6 +10,7 @@ use super::config::{DeviceSpec, GlobalSpec};
 pub struct Props<'a> {
     driver: &'a str,
     origin: &'a str,
+    bus: Option<&'a str>,
     values: Vec<(&'a str, &'a str)>,
 }
 
@@ -19,6 +20,7 @@ impl<'a> Props<'a> {
     pub fn new(spec: &'a DeviceSpec, globals: &'a [GlobalSpec]) -> Self {
         let mut props = Self::of_globals(&spec.driver, globals);
         props.origin = &spec.origin;
+        props.bus = spec.bus.as_deref();
         for (name, value) in &spec.properties {
             props.put(name, value);
         }
@@ -28,11 +30,17 @@ impl<'a> Props<'a> {
     /// The properties of a device that the machine makes by itself.
     #[must_use]
     pub fn of_globals(driver: &'a str, globals: &'a [GlobalSpec]) -> Self {
-        let mut props = Self { driver, origin: "", values: Vec::new() };
+        let mut props = Self { driver, origin: "", bus: None, values: Vec::new() };
         for global in globals.iter().filter(|global| global.driver == driver) {
             props.put(&global.property, &global.value);
         }
         props
+    }
+
+    /// `bus=`.
+    #[must_use]
+    pub fn bus(&self) -> Option<&'a str> {
+        self.bus
     }
 
     /// Sets a property.

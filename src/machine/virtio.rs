@@ -81,7 +81,7 @@ impl Site<'_> {
             vectors => u16::try_from(vectors).unwrap_or(u16::MAX).min(crate::hw::pci::msix::MAX_VECTORS),
         };
         let wires = Wires {
-            irq: self.wiring.irqs.router().line(address.device, 0),
+            irq: self.wiring.pci_line(&self.board(), address, 0),
             msi: Arc::clone(&self.wiring.messages),
             ram: self.wiring.ram.clone(),
         };

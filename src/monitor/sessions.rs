@@ -194,6 +194,7 @@ impl Monitors {
                 });
                 self.event("BLOCK_IO_ERROR", Some(data));
             }
+            MachineEvent::Watchdog(action) => self.event("WATCHDOG", Some(json!({"action": action.name()}))),
             MachineEvent::TrayMoved { device, qdev, open } => {
                 self.event("DEVICE_TRAY_MOVED", Some(json!({"device": device, "id": qdev, "tray-open": open})));
             }

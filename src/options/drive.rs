@@ -13,8 +13,8 @@ use crate::keyval::{Pairs, asks_help, nearest};
 use crate::machine::config::{DriveInterface, DriveSpec, NodeSpec};
 
 /// IDE channels of the PC, and drives a channel.
-const IDE_CHANNELS: u64 = 2;
-const IDE_UNITS: u64 = 2;
+/// Channels of a machine's IDE bus, and drives on each; `None` without such a bus.
+type IdePlaces = Option<(u64, u64)>;
 
 /// Flash chips of the PC.
 const FLASH_UNITS: u64 = 2;
@@ -192,7 +192,7 @@ fn taken(drives: &[DriveSpec], interface: DriveInterface, bus: u64, unit: u64) -
     drives.iter().any(|d| d.interface == interface && u64::from(d.bus) == bus && u64::from(d.unit) == unit)
 }
 
-fn seat(drives: &[DriveSpec], interface: DriveInterface, pairs: &mut Pairs, is_pc: bool) -> Step<Seat> {
+fn seat(drives: &[DriveSpec], interface: DriveInterface, pairs: &mut Pairs, ide: IdePlaces) -> Step<Seat> {
     // -1 is QEMU's own word for "not given".
     let given = |key: &str| Ok::<_, Stop>(pairs.number(key)?.filter(|&n| n != u64::MAX));
     let (index, given_bus, given_unit) = (given("index")?, pairs.number("bus")?, given("unit")?);
@@ -200,7 +200,7 @@ fn seat(drives: &[DriveSpec], interface: DriveInterface, pairs: &mut Pairs, is_p
         pairs.take(key);
     }
     let units = match interface {
-        DriveInterface::Ide => IDE_UNITS,
+        DriveInterface::Ide => ide.map_or(2, |(_, units)| units),
         _ => 0,
     };
     let mut bus = given_bus.unwrap_or(0);
@@ -231,11 +231,11 @@ fn seat(drives: &[DriveSpec], interface: DriveInterface, pairs: &mut Pairs, is_p
         let index = index.map_or(-1, i128::from);
         return Err(Stop::here(format!("drive with bus={bus}, unit={unit} (index={index}) exists")));
     }
-    if interface == DriveInterface::Ide && (bus >= IDE_CHANNELS || !is_pc) {
+    if interface == DriveInterface::Ide && ide.is_none_or(|(channels, _)| bus >= channels) {
         let bus = bus.cast_signed();
         return Err(Stop::here(format!("machine type does not support if=ide,bus={bus},unit={unit}")));
     }
-    if interface == DriveInterface::Pflash && (bus > 0 || unit >= FLASH_UNITS || !is_pc) {
+    if interface == DriveInterface::Pflash && (bus > 0 || unit >= FLASH_UNITS || ide.is_none()) {
         return Err(Stop::here(format!("machine type does not support if=pflash,bus={bus},unit={unit}")));
     }
     let narrow = |n: u64| u32::try_from(n).map_err(|_| Stop::here(format!("unit {n} too big")));
@@ -295,23 +295,25 @@ fn check_words(pairs: &mut Pairs) -> Step {
 }
 
 /// All drives, in the order given, and the machine's own CD-ROM drive.
-pub(super) fn resolve(low: &mut Low<'_>, is_pc: bool) -> Step {
+pub(super) fn resolve(low: &mut Low<'_>, ide: IdePlaces) -> Step {
     for raw in std::mem::take(&mut low.drives) {
         low.origin.clone_from(&raw.origin);
-        let spec = spec(low, &raw, is_pc).map_err(|stop| stop.of_option(&raw.origin))?;
+        let spec = spec(low, &raw, ide).map_err(|stop| stop.of_option(&raw.origin))?;
         if low.config.drives.iter().any(|other| other.id == spec.id) {
             return Err(Stop::at(&raw.origin, format!("Duplicate ID '{}' for drive", spec.id)));
         }
         low.config.drives.push(spec);
     }
     low.origin.clear();
-    let wanted = is_pc && low.config.defaults && low.defaults.cdrom;
-    if wanted && !taken(&low.config.drives, DriveInterface::Ide, 1, 0) {
+    let wanted = ide.is_some() && low.config.defaults && low.defaults.cdrom;
+    // Index 2: the second channel's first drive, or the third channel's only one.
+    let bus = if ide.is_some_and(|(_, units)| units == 1) { 2 } else { 1 };
+    if wanted && !taken(&low.config.drives, DriveInterface::Ide, bus.into(), 0) {
         low.config.drives.push(DriveSpec {
-            id: "ide1-cd0".into(),
+            id: format!("ide{bus}-cd0"),
             cdrom: true,
             read_only: true,
-            bus: 1,
+            bus,
             ..DriveSpec::default()
         });
     }
@@ -326,7 +328,7 @@ pub(super) fn resolve(low: &mut Low<'_>, is_pc: bool) -> Step {
     Ok(())
 }
 
-fn spec(low: &mut Low<'_>, raw: &RawDrive, is_pc: bool) -> Step<DriveSpec> {
+fn spec(low: &mut Low<'_>, raw: &RawDrive, ide: IdePlaces) -> Step<DriveSpec> {
     let mut pairs = raw.pairs.clone();
     rename(&mut pairs)?;
     let cache = cache(&mut pairs)?;
@@ -349,7 +351,7 @@ fn spec(low: &mut Low<'_>, raw: &RawDrive, is_pc: bool) -> Step<DriveSpec> {
     }
     pairs.take("copy-on-read");
     let interface = interface(raw, &mut pairs)?;
-    let seat = seat(&low.config.drives, interface, &mut pairs, is_pc)?;
+    let seat = seat(&low.config.drives, interface, &mut pairs, ide)?;
     let snapshot = pairs.switch("snapshot")?.unwrap_or(low.snapshot);
     pairs.take("snapshot");
     let write_error = error_action(&mut pairs, "werror", false)?;

@@ -10,10 +10,20 @@ use crate::keyval::tree;
 use crate::keyval::value::{ValueError, parse_bool, parse_tree_size};
 use crate::machine::config::{AccelSpec, CpuSpec, MachineSpec};
 
-const PC: &str = "Standard PC (i440FX + PIIX, 1996)";
-const PC_PREFIX: &str = "pc-i440fx-";
+/// Machines that go by versions: prefix, alias, description.
+struct Family {
+    prefix: &'static str,
+    alias: &'static str,
+    description: &'static str,
+    default: bool,
+}
 
-/// The versions of the `pc` machine: QEMU 10.0's, newest first.
+const FAMILIES: &[Family] = &[
+    Family { prefix: "pc-i440fx-", alias: "pc", description: "Standard PC (i440FX + PIIX, 1996)", default: true },
+    Family { prefix: "pc-q35-", alias: "q35", description: "Standard PC (Q35 + ICH9, 2009)", default: false },
+];
+
+/// The versions of both: QEMU 10.0's, newest first. What changed between them is nothing that shows here.
 const PC_VERSIONS: &[(u32, u32)] = &[
     (10, 0),
     (9, 2),
@@ -51,18 +61,36 @@ const PC_VERSIONS: &[(u32, u32)] = &[
 const LAST_DEPRECATED: (u32, u32) = (7, 0);
 
 /// QEMU's other machines.
-const FOREIGN: &[&str] = &["microvm", "q35", "isapc", "x-remote", "xenfv", "xenpv"];
+const FOREIGN: &[&str] = &["microvm", "isapc", "x-remote", "xenfv", "xenpv"];
+
+impl Family {
+    /// Its versions' names, newest first.
+    fn names(&self) -> Vec<(String, (u32, u32))> {
+        let mut names: Vec<_> = PC_VERSIONS.iter().map(|&(a, b)| (format!("{}{a}.{b}", self.prefix), (a, b))).collect();
+        if self.alias == "q35" {
+            // The one version with a patch level.
+            let place = names.iter().position(|(_, version)| *version == (4, 0)).unwrap_or(names.len());
+            names.insert(place, (format!("{}4.0.1", self.prefix), (4, 0)));
+        }
+        names
+    }
+
+    fn newest(&self) -> String {
+        let (major, minor) = newest();
+        format!("{}{major}.{minor}", self.prefix)
+    }
+}
 
 /// Every machine type: its name, another name for it, and whether it is the default.
 #[must_use]
 pub fn machine_types() -> Vec<(String, Option<String>, bool)> {
-    let mut types: Vec<_> = PC_VERSIONS
-        .iter()
-        .map(|version| {
-            let latest = *version == newest();
-            (format!("{PC_PREFIX}{}.{}", version.0, version.1), latest.then(|| "pc".to_owned()), latest)
-        })
-        .collect();
+    let mut types = Vec::new();
+    for family in FAMILIES {
+        for (name, _) in family.names() {
+            let latest = name == family.newest();
+            types.push((name, latest.then(|| family.alias.to_owned()), latest && family.default));
+        }
+    }
     types.push(("none".to_owned(), None, false));
     types
 }
@@ -80,6 +108,12 @@ impl Found {
         self.version.is_some()
     }
 
+    /// How many IDE channels `if=ide` has, and how many drives each takes; none: the machine has no such bus.
+    pub(super) fn ide_places(&self) -> Option<(u64, u64)> {
+        let q35 = self.name.starts_with("pc-q35-");
+        self.is_pc().then_some(if q35 { (6, 1) } else { (2, 2) })
+    }
+
     fn deprecated(&self) -> bool {
         self.version.is_some_and(|v| v <= LAST_DEPRECATED)
     }
@@ -89,42 +123,45 @@ fn newest() -> (u32, u32) {
     PC_VERSIONS.iter().copied().max().unwrap_or((10, 0))
 }
 
-fn pc_name((major, minor): (u32, u32)) -> String {
-    format!("{PC_PREFIX}{major}.{minor}")
-}
-
 fn find(name: &str) -> Step<Found> {
     if name == "none" {
         return Ok(Found { name: name.into(), version: None });
     }
-    if name == "pc" {
-        return Ok(Found { name: pc_name(newest()), version: Some(newest()) });
+    for family in FAMILIES {
+        if name == family.alias {
+            return Ok(Found { name: family.newest(), version: Some(newest()) });
+        }
+        if let Some((name, version)) = family.names().into_iter().find(|(known, _)| known == name) {
+            return Ok(Found { name, version: Some(version) });
+        }
     }
-    if let Some(&version) = PC_VERSIONS.iter().find(|v| pc_name(**v) == name) {
-        return Ok(Found { name: name.into(), version: Some(version) });
-    }
-    if FOREIGN.contains(&name) || name.starts_with("pc-q35-") {
+    if FOREIGN.contains(&name) {
         return Err(Stop::nowhere(format!(
             "machine type '{name}' is not supported by this version\nUse -machine help to list supported machines"
         )));
     }
     let text = format!("unsupported machine type: \"{name}\"\nUse -machine help to list supported machines");
-    let names: Vec<String> = PC_VERSIONS.iter().map(|&v| pc_name(v)).collect();
-    Err(Stop::nowhere(with_hint(text, name, names.iter().map(String::as_str).chain(["pc", "none"]))))
+    let names: Vec<String> = FAMILIES.iter().flat_map(|family| family.names()).map(|(name, _)| name).collect();
+    let aliases = FAMILIES.iter().map(|family| family.alias);
+    Err(Stop::nowhere(with_hint(text, name, names.iter().map(String::as_str).chain(aliases).chain(["none"]))))
 }
 
 /// `-machine help`.
 fn help() -> String {
-    let mut names: Vec<_> = PC_VERSIONS.iter().filter(|&&v| v != newest()).map(|&v| (pc_name(v), v)).collect();
-    names.sort();
-    names.reverse();
     let mut out = String::from("Supported machines are:\n");
-    for (name, version) in names {
-        let note = if version <= LAST_DEPRECATED { " (deprecated)" } else { "" };
-        out.push_str(&format!("{name:<20} {PC}{note}\n"));
+    for family in FAMILIES {
+        let Family { alias, description, default, .. } = family;
+        let (mut names, newest) = (family.names(), family.newest());
+        names.retain(|(name, _)| *name != newest);
+        names.sort();
+        names.reverse();
+        for (name, version) in names {
+            let note = if version <= LAST_DEPRECATED { " (deprecated)" } else { "" };
+            out.push_str(&format!("{name:<20} {description}{note}\n"));
+        }
+        out.push_str(&format!("{alias:<20} {description} (alias of {newest})\n"));
+        out.push_str(&format!("{newest:<20} {description}{}\n", if *default { " (default)" } else { "" }));
     }
-    out.push_str(&format!("{:<20} {PC} (alias of {})\n", "pc", pc_name(newest())));
-    out.push_str(&format!("{:<20} {PC} (default)\n", pc_name(newest())));
     out.push_str(&format!("{:<20} empty machine\n", "none"));
     out
 }

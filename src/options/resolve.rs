@@ -40,7 +40,7 @@ pub(super) fn resolve(low: &mut Low<'_>) -> Step<Config> {
     qtest::check(low)?;
     low.config.monitors = low.monitors.clone();
     blockdev::check(low)?;
-    drive::resolve(low, found.is_pc())?;
+    drive::resolve(low, found.ide_places())?;
     network::resolve(low, found.is_pc())?;
     device::resolve(low)?;
     device::check_globals(low)?;

@@ -407,8 +407,8 @@ fn what_this_version_lacks_is_refused_by_name() {
         "qemu-kvm: -drive file=x,if=floppy: if=floppy is not supported by this version"
     );
     assert_eq!(
-        refusal("-machine q35"),
-        "qemu-kvm: machine type 'q35' is not supported by this version\nUse -machine help to list supported machines"
+        refusal("-machine microvm"),
+        "qemu-kvm: machine type 'microvm' is not supported by this version\nUse -machine help to list supported machines"
     );
     assert_eq!(refusal("-vga cirrus"), "qemu-kvm: vga type 'cirrus' is not supported by this version");
     assert_eq!(

@@ -75,13 +75,13 @@ impl Session {
 
     pub(super) fn ide_drives(&self) -> Vec<DriveInfo> {
         let Some(pc) = &self.pc else { return Vec::new() };
-        self.machine.board().lock().with(&pc.pc.ide, |ide| ide.drives()).unwrap_or_default()
+        pc.pc.drives(&mut self.machine.board().lock())
     }
 
     /// The drives that belong to a device, with their place on the IDE controller.
     fn placed_drives(&self) -> Vec<(usize, &PlacedDrive)> {
         let Some(pc) = &self.pc else { return Vec::new() };
-        pc.placed.ide.iter().enumerate().filter_map(|(number, placed)| Some((number, placed.as_ref()?))).collect()
+        pc.placed.ide.iter().map(|(number, placed)| (*number, placed)).collect()
     }
 
     /// How monitors name the device of a drive that is not on the IDE controller.
@@ -106,13 +106,11 @@ impl Session {
     /// Opens the tray of a CD-ROM drive.
     fn open_tray(&self, number: usize, name: &str, force: bool) -> CommandResult {
         let Some(pc) = &self.pc else { return Err(CommandError::device_not_found(name)) };
-        let ejected = self.machine.board().lock().with(&pc.pc.ide, |ide| ide.eject(number, force));
+        let ejected = pc.pc.eject(&mut self.machine.board().lock(), number, force);
         match ejected {
-            Some(Ok(())) => Ok(()),
-            Some(Err(EjectError::NotRemovable)) | None => {
-                Err(CommandError::new(format!("Device '{name}' is not removable")))
-            }
-            Some(Err(EjectError::Locked)) => Err(CommandError::new(format!(
+            Ok(()) => Ok(()),
+            Err(EjectError::NotRemovable) => Err(CommandError::new(format!("Device '{name}' is not removable"))),
+            Err(EjectError::Locked) => Err(CommandError::new(format!(
                 "Device '{name}' is locked and force was not specified, wait for tray to open and try again"
             ))),
         }
@@ -128,13 +126,14 @@ impl Session {
 
     pub(super) fn pci_device(&self, address: PciAddress) -> PciDevice {
         let mut board = self.machine.board().lock();
+        let bus = board.pci_bus_number(address.bus);
         let mut read = |offset: u16, len: u16| board.pci_config_read(address, offset, len);
         let word = |value: u32| u16::try_from(value & 0xffff).unwrap_or(0);
         let byte = |value: u32| u8::try_from(value & 0xff).unwrap_or(0);
         let class = word(read(0x0a, 2));
         let is_bridge = byte(read(0x0e, 1)) & 0x7f == 1;
         let mut device = PciDevice {
-            bus: address.bus,
+            bus,
             slot: address.device,
             function: address.function,
             class,
@@ -631,7 +630,7 @@ impl Control for Session {
         self.open_tray(number, drive.text(), medium.force)?;
         let result = found.disk.0.insert(image);
         if let Some(pc) = &self.pc {
-            self.machine.board().lock().with(&pc.pc.ide, |ide| ide.medium_changed(number));
+            pc.pc.medium_changed(&mut self.machine.board().lock(), number);
         }
         result.map_err(|error| CommandError::new(error.to_string()))
     }

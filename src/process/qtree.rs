@@ -1,9 +1,10 @@
 //! The device tree that `info qtree` shows: QEMU's shape and names, with the devices that this machine has.
 
 use crate::bus::PciAddress;
+use crate::hw::ahci;
 use crate::hw::flash::spec::SECTOR;
 use crate::hw::timer::hpet;
-use crate::machine::{Assembled, PlacedDevice, PlacedFlash};
+use crate::machine::{Assembled, PlacedDevice, PlacedFlash, South};
 use crate::monitor::info::{QtreeBus, QtreeDevice};
 
 use super::control::Session;
@@ -27,12 +28,16 @@ pub fn tree(session: &Session) -> QtreeBus {
         devices.push(ioapic);
         devices.push(device("fw_cfg_io", &[("dma_enabled", "true")]));
         devices.extend(pc.pc.flash.iter().rev().map(flash_chip));
-        let mut host = device("i440FX-pcihost", &[]);
+        let (host, root, kind) = match pc.pc.south {
+            South::Piix { .. } => ("i440FX-pcihost", "pci.0", "PCI"),
+            South::Ich9 { .. } => ("q35-pcihost", "pcie.0", "PCIE"),
+        };
+        let mut host = device(host, &[]);
         let layout = pc.pc.layout;
         for (name, bytes) in [("below-4g-mem-size", layout.below_4g), ("above-4g-mem-size", layout.above_4g)] {
             host.properties.push((name.to_owned(), size(bytes)));
         }
-        host.buses.push(bus("pci.0", "PCI", pci_functions(session, pc)));
+        host.buses.push(bus(root, kind, pci_functions(session, pc)));
         devices.push(host);
     }
     bus("main-system-bus", "System", devices)
@@ -106,8 +111,8 @@ fn pci_function(session: &Session, pc: &Assembled, address: PciAddress, driver: 
     function.properties.push(("addr".to_owned(), format!("{:02x}.{:x}", address.device, address.function)));
     function.pci = Some(session.pci_device(address));
     match driver.as_str() {
-        "PIIX3" => function.buses.push(bus("isa.0", "ISA", isa_devices(pc))),
-        "PIIX4_PM" => {
+        "PIIX3" | "ICH9-LPC" => function.buses.push(bus("isa.0", "ISA", isa_devices(pc))),
+        "PIIX4_PM" | "ICH9-SMB" => {
             let eeprom = |at: u64| {
                 let mut eeprom = device("smbus-eeprom", &[]);
                 eeprom.properties.push(("address".to_owned(), number(at)));
@@ -116,8 +121,13 @@ fn pci_function(session: &Session, pc: &Assembled, address: PciAddress, driver: 
             function.buses.push(bus("i2c", "i2c-bus", (0x50..=0x57).rev().map(eeprom).collect()));
         }
         "piix3-ide" => {
-            for name in ["ide.1", "ide.0"] {
-                function.buses.push(bus(name, "IDE", ide_drives(session, pc, name)));
+            for channel in [1, 0] {
+                function.buses.push(bus(&format!("ide.{channel}"), "IDE", ide_drives(session, pc, channel)));
+            }
+        }
+        "ich9-ahci" => {
+            for port in (0..ahci::PORTS).rev() {
+                function.buses.push(bus(&format!("ide.{port}"), "IDE", ide_drives(session, pc, port)));
             }
         }
         _ => {}
@@ -156,12 +166,12 @@ fn isa_devices(pc: &Assembled) -> Vec<QtreeDevice> {
     devices
 }
 
-fn ide_drives(session: &Session, pc: &Assembled, channel: &str) -> Vec<QtreeDevice> {
+fn ide_drives(session: &Session, pc: &Assembled, channel: usize) -> Vec<QtreeDevice> {
     let infos = session.ide_drives();
-    let first = if channel == "ide.0" { 0 } else { 2 };
+    let first = 2 * channel;
     let mut drives = Vec::new();
     for number_on_chip in [first + 1, first] {
-        let Some(place) = pc.placed.ide.get(number_on_chip).and_then(Option::as_ref) else { continue };
+        let Some(place) = pc.placed.ide.get(&number_on_chip) else { continue };
         let Some(info) = infos.iter().find(|info| info.number == number_on_chip) else { continue };
         let mut drive = device(if place.cdrom { "ide-cd" } else { "ide-hd" }, &[]);
         drive.id = place.id.clone();

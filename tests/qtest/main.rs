@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test panics to fail")]
 #![expect(clippy::cast_possible_truncation, reason = "registers are narrower than the numbers they come in")]
 
+mod ahci;
 mod client;
 mod pci;
 mod protocol;
+mod q35;
+mod random;

@@ -1,5 +1,9 @@
 //! Lines of the protocol as commands: a pure function from text to what is asked.
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
 use crate::bus::Width;
 use crate::keyval::value::{parse_integer, parse_number};
 
@@ -102,44 +106,20 @@ fn hex_bytes(text: &str, len: u64) -> Vec<u8> {
     data
 }
 
-/// Bytes from RFC 4648's base 64 (4); other characters are passed over.
+/// Bytes from RFC 4648's base 64 (4); other characters are passed over, and padding need not be there.
 fn base64_bytes(text: &str) -> Vec<u8> {
-    let mut data = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0u32, 0u32);
-    for byte in text.bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => continue,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            data.push((bits >> count & 0xff) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    data
+    let digits: Vec<u8> = text.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte)).collect();
+    // A last digit that is alone stands for nothing.
+    let whole = digits.len() - usize::from(digits.len() % 4 == 1);
+    let config = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+    let engine = GeneralPurpose::new(&STANDARD, config.with_decode_padding_mode(DecodePaddingMode::Indifferent));
+    engine.decode(&digits[..whole]).unwrap_or_default()
 }
 
 /// RFC 4648's base 64 (4) of bytes, with padding.
 #[must_use]
 pub fn base64_text(data: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(data.len().div_ceil(3) * 4);
-    for group in data.chunks(3) {
-        let bytes = [group[0], group.get(1).copied().unwrap_or(0), group.get(2).copied().unwrap_or(0)];
-        let bits = u32::from(bytes[0]) << 16 | u32::from(bytes[1]) << 8 | u32::from(bytes[2]);
-        for place in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= group.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
+    base64::engine::general_purpose::STANDARD.encode(data)
 }
 
 /// The command that a line (without its end) holds.

@@ -10,6 +10,9 @@ use super::{Board, MmioTarget};
 impl Board {
     fn device_read(&mut self, target: MmioTarget, offset: u64, len: u64) -> u64 {
         let MmioTarget { device, region, decode } = target;
+        if device == DeviceId::ECAM {
+            return self.ecam_read(offset, len);
+        }
         let Some(device) = self.device(device) else { return u64::MAX };
         if let Some(width) = Width::of(len)
             && width >= decode.min
@@ -30,6 +33,10 @@ impl Board {
 
     fn device_write(&mut self, target: MmioTarget, offset: u64, len: u64, value: u64) {
         let MmioTarget { device, region, decode } = target;
+        if device == DeviceId::ECAM {
+            self.ecam_write(offset, len, value);
+            return;
+        }
         let Some(device) = self.device(device) else { return };
         let mut done = 0;
         for_each_unit(decode, offset, len, |unit_offset, width, skip, take| {

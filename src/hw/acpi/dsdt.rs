@@ -8,7 +8,7 @@ use acpi_tables::aml::{
 };
 use acpi_tables::{Aml, AmlSink};
 
-use super::tables::AcpiConfig;
+use super::tables::{AcpiChipset, AcpiConfig, ECAM_LEN};
 
 /// An IRQ descriptor without flags: edge triggered, active high (ACPI 6.4.2.1).
 struct Irq(u8);
@@ -35,8 +35,25 @@ impl Aml for Interrupts {
     }
 }
 
-/// One byte of a PCI routing register, as a field name.
-const LINKS: [(&str, &str); 4] = [("LNKA", "PRQ0"), ("LNKB", "PRQ1"), ("LNKC", "PRQ2"), ("LNKD", "PRQ3")];
+/// One byte of a PCI routing register, as a field name; the second four are ICH9's only.
+const LINKS: [(&str, &str); 8] = [
+    ("LNKA", "PRQ0"),
+    ("LNKB", "PRQ1"),
+    ("LNKC", "PRQ2"),
+    ("LNKD", "PRQ3"),
+    ("LNKE", "PRQ4"),
+    ("LNKF", "PRQ5"),
+    ("LNKG", "PRQ6"),
+    ("LNKH", "PRQ7"),
+];
+
+/// The links that a chipset has.
+fn links_of(chipset: AcpiChipset) -> &'static [(&'static str, &'static str)] {
+    match chipset {
+        AcpiChipset::Piix => &LINKS[..4],
+        AcpiChipset::Ich9 { .. } => &LINKS,
+    }
+}
 
 /// The slot of the PIIX3 and PIIX4 functions; INTA# there is the power management's SCI, wired to IRQ 9.
 const SOUTH_BRIDGE_SLOT: u32 = 1;
@@ -47,7 +64,7 @@ pub fn body(config: &AcpiConfig) -> Vec<u8> {
     let mut aml = Vec::new();
     sleep_states(config, &mut aml);
     root(config, &mut aml);
-    links(&mut aml);
+    links(config, &mut aml);
     isa(config, &mut aml);
     processors(config, &mut aml);
     aml
@@ -76,29 +93,87 @@ fn root(config: &AcpiConfig, aml: &mut Vec<u8>) {
     let low_ports = AddressSpace::new_io(0u16, 0xcf7, None);
     let high_ports = AddressSpace::new_io(0xd00u16, 0xffff, None);
     let vga = AddressSpace::new_memory(AddressSpaceCacheable::Cacheable, true, 0xa_0000u32, 0xb_ffff, None);
-    let hole =
-        AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, config.pci_hole.0, config.pci_hole.1, None);
+    let cacheable = AddressSpaceCacheable::NotCacheable;
+    let holes: Vec<_> = config
+        .pci_holes
+        .iter()
+        .map(|&(first, last)| AddressSpace::new_memory(cacheable, true, first, last, None))
+        .collect();
     let high = config
         .pci_hole_64
         .map(|(first, last)| AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, first, last, None));
-    let mut resources: Vec<&dyn Aml> = vec![&bus, &config_ports, &low_ports, &high_ports, &vga, &hole];
+    let mut resources: Vec<&dyn Aml> = vec![&bus, &config_ports, &low_ports, &high_ports, &vga];
+    resources.extend(holes.iter().map(|hole| hole as &dyn Aml));
     if let Some(high) = &high {
         resources.push(high);
     }
     let resources = Name::new("_CRS".into(), &ResourceTemplate::new(resources));
-    let routes: Vec<Route> = (0..32u32).flat_map(|slot| (0..4u8).map(move |pin| Route { slot, pin })).collect();
-    let routes = routes.iter().map(|route| route as &dyn Aml).collect();
-    let routing = Name::new("_PRT".into(), &Package::new(routes));
-    let root = made(&Device::new(
-        "PCI0".into(),
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0A03")),
-            &Name::new("_UID".into(), &0u8),
-            &resources,
-            &routing,
-        ],
-    ));
+    let id = if config.chipset == AcpiChipset::Piix { "PNP0A03" } else { "PNP0A08" };
+    let (id, compatible) = (EISAName::new(id), EISAName::new("PNP0A03"));
+    let id = Name::new("_HID".into(), &id);
+    let compatible = Name::new("_CID".into(), &compatible);
+    let uid = Name::new("_UID".into(), &0u8);
+    let routing = match config.chipset {
+        AcpiChipset::Piix => made(&Name::new("_PRT".into(), &routes(|slot, pin| Box::new(Route { slot, pin })))),
+        AcpiChipset::Ich9 { .. } => {
+            append(aml, &Name::new("PICF".into(), &0u8));
+            let mode = Path::new("\\PICF");
+            let store = Store::new(&mode, &Arg(0));
+            append(aml, &Method::new("_PIC".into(), 1, false, vec![&store]));
+            ich9_routing()
+        }
+    };
+    let mut parts: Vec<&dyn Aml> = vec![&id, &uid, &resources, &routing];
+    if config.chipset != AcpiChipset::Piix {
+        parts.push(&compatible);
+    }
+    let root = made(&Device::new("PCI0".into(), parts));
     append(aml, &Scope::new("\\_SB_".into(), vec![&root]));
+}
+
+/// A routing table: an entry for each pin of each slot.
+fn routes(entry: impl Fn(u32, u8) -> Box<dyn Aml>) -> Made {
+    let entries: Vec<_> = (0..32u32).flat_map(|slot| (0..4u8).map(move |pin| (slot, pin))).collect();
+    let entries: Vec<_> = entries.into_iter().map(|(slot, pin)| entry(slot, pin)).collect();
+    made(&Package::new(entries.iter().map(|entry| &**entry).collect()))
+}
+
+/// ICH9's two routing tables: by link while the 8259s are in use, by input of the I/O APIC else.
+fn ich9_routing() -> Made {
+    let by_link = Name::new("PRTP".into(), &routes(|slot, pin| Box::new(Ich9Route { slot, pin, apic: false })));
+    let by_input = Name::new("PRTA".into(), &routes(|slot, pin| Box::new(Ich9Route { slot, pin, apic: true })));
+    let (links, inputs, mode) = (Path::new("PRTP"), Path::new("PRTA"), Path::new("\\PICF"));
+    let (links, inputs) = (Return::new(&links), Return::new(&inputs));
+    let pics = Equal::new(&mode, &Zero {});
+    let pics = If::new(&pics, vec![&links]);
+    let table = Method::new("_PRT".into(), 0, false, vec![&pics, &inputs]);
+    let mut bytes = Vec::new();
+    for object in [&by_link as &dyn Aml, &by_input, &table] {
+        object.to_aml_bytes(&mut bytes);
+    }
+    Made(bytes)
+}
+
+/// An entry of ICH9's routing tables: slots rotate over PIRQE#-PIRQH#; the slots that the chip has registers for have
+/// pin n on PIRQ n, the registers' reset value (ICH9 10.1.29).
+struct Ich9Route {
+    slot: u32,
+    pin: u8,
+    apic: bool,
+}
+
+impl Aml for Ich9Route {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let own = matches!(self.slot, 25..=29 | 31);
+        let link = if own { usize::from(self.pin) } else { (self.slot as usize + usize::from(self.pin)) % 4 + 4 };
+        let address = self.slot << 16 | 0xffff;
+        if self.apic {
+            let input = u32::try_from(16 + link).unwrap_or(16);
+            Package::new(vec![&address, &self.pin, &0u8, &input]).to_aml_bytes(sink);
+        } else {
+            Package::new(vec![&address, &self.pin, &Path::new(LINKS[link].0), &0u8]).to_aml_bytes(sink);
+        }
+    }
 }
 
 /// An entry of the routing table (ACPI 6.2.13): slots rotate over the four links.
@@ -116,17 +191,19 @@ impl Aml for Route {
     }
 }
 
-/// PIIX3's routing registers (82371SB 2.2.10) as interrupt link devices.
-fn links(aml: &mut Vec<u8>) {
-    let region = OpRegion::new("P40C".into(), OpRegionSpace::PCIConfig, &0x60u8, &4u8);
-    let field = Field::new(
-        "P40C".into(),
-        FieldAccessType::Byte,
-        FieldLockRule::NoLock,
-        FieldUpdateRule::Preserve,
-        LINKS.iter().map(|(_, field)| FieldEntry::Named(name_bytes(field), 8)).collect(),
-    );
-    let bridge = made(&Device::new("ISA_".into(), vec![&Name::new("_ADR".into(), &0x1_0000u32), &region, &field]));
+/// The routing registers (82371SB 2.2.10, ICH9 13.1.14) as interrupt link devices.
+fn links(config: &AcpiConfig, aml: &mut Vec<u8>) {
+    let region = OpRegion::new("P40C".into(), OpRegionSpace::PCIConfig, &0x60u8, &12u8);
+    let mut fields: Vec<_> =
+        links_of(config.chipset).iter().map(|(_, field)| FieldEntry::Named(name_bytes(field), 8)).collect();
+    if fields.len() > 4 {
+        // PIRQE-PIRQH are four bytes further on.
+        fields.insert(4, FieldEntry::Reserved(32));
+    }
+    let field =
+        Field::new("P40C".into(), FieldAccessType::Byte, FieldLockRule::NoLock, FieldUpdateRule::Preserve, fields);
+    let address: u32 = if config.chipset == AcpiChipset::Piix { 0x1_0000 } else { 0x1f_0000 };
+    let bridge = made(&Device::new("ISA_".into(), vec![&Name::new("_ADR".into(), &address), &region, &field]));
     append(aml, &Scope::new("\\_SB_.PCI0".into(), vec![&bridge]));
 
     // IQST: a link's status; IQCR: its current interrupt.
@@ -149,9 +226,16 @@ fn links(aml: &mut Vec<u8>) {
     let resources = Method::new("IQCR".into(), 1, true, vec![&current, &number, &routed, &when_on, &result]);
     append(aml, &Scope::new("\\_SB_".into(), vec![&resources]));
 
-    for (uid, (link, field)) in (0u8..).zip(LINKS) {
+    for (uid, &(link, field)) in (0u8..).zip(links_of(config.chipset)) {
         append(aml, &Scope::new("\\_SB_".into(), vec![&Link { name: link, register: field, uid }]));
     }
+    if config.chipset == AcpiChipset::Piix {
+        sci_link(aml);
+    }
+}
+
+/// The link that PIIX4's power management is wired to: IRQ 9, whatever anybody says.
+fn sci_link(aml: &mut Vec<u8>) {
     let possible = Name::new("_PRS".into(), &ResourceTemplate::new(vec![&Interrupts(&[9])]));
     let set = Method::new("_SRS".into(), 1, false, vec![]);
     let disable = Method::new("_DIS".into(), 0, false, vec![]);
@@ -272,16 +356,35 @@ fn isa(config: &AcpiConfig, aml: &mut Vec<u8>) {
         ));
         append(aml, &Scope::new("\\_SB_".into(), vec![&hpet]));
     }
-    // The power management function's ports, so that nothing else is put there (PIIX4 PMBA and SMBus).
+    reserved(config, aml);
+}
+
+/// What nothing else may be put at: the power management function's ports (PIIX4 PMBA and SMBus, ICH9 PMBASE), ICH9's
+/// chipset configuration registers, and the memory window on configuration space.
+fn reserved(config: &AcpiConfig, aml: &mut Vec<u8>) {
+    let ports = match config.chipset {
+        AcpiChipset::Piix => [IO::new(0x600, 0x600, 1, 0x40), IO::new(0x700, 0x700, 1, 0x40)],
+        AcpiChipset::Ich9 { .. } => [IO::new(0x600, 0x600, 1, 0x80), IO::new(0x700, 0x700, 1, 0x40)],
+    };
+    let registers = Memory32Fixed::new(true, 0xfed1_c000, 0x4000);
+    let window = match config.chipset {
+        AcpiChipset::Ich9 { ecam } if ecam != 0 => u32::try_from(ecam).ok(),
+        _ => None,
+    };
+    let window = window.map(|base| Memory32Fixed::new(true, base, ECAM_LEN));
+    let mut resources: Vec<&dyn Aml> = ports.iter().map(|ports| ports as &dyn Aml).collect();
+    if config.chipset != AcpiChipset::Piix {
+        resources.push(&registers);
+    }
+    if let Some(window) = &window {
+        resources.push(window);
+    }
     let reserved = made(&Device::new(
         "PMRS".into(),
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0C02")),
             &Name::new("_UID".into(), &1u8),
-            &Name::new(
-                "_CRS".into(),
-                &ResourceTemplate::new(vec![&IO::new(0x600, 0x600, 1, 0x40), &IO::new(0x700, 0x700, 1, 0x40)]),
-            ),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
         ],
     ));
     append(aml, &Scope::new("\\_SB_.PCI0".into(), vec![&reserved]));

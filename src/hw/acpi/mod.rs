@@ -1,4 +1,4 @@
-//! ACPI tables of the i440FX board, and the script by which the firmware places and links them.
+//! ACPI tables of the i440FX and Q35 boards, and the script by which the firmware places and links them.
 //!
 //! Documents: ACPI 6.5 (chapter 5 tables, chapter 19 ASL), IA-PC HPET 1.0a, 82371AB (PIIX4). The tables reach the
 //! firmware through fw_cfg as `etc/acpi/tables`, `etc/acpi/rsdp` and `etc/table-loader`; SeaBIOS and OVMF follow the
@@ -8,4 +8,4 @@ mod dsdt;
 mod loader;
 mod tables;
 
-pub use tables::{AcpiBlobs, AcpiConfig, ExtraTable, build};
+pub use tables::{AcpiBlobs, AcpiChipset, AcpiConfig, ECAM_LEN, ExtraTable, build};

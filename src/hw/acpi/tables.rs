@@ -14,8 +14,10 @@ pub struct AcpiConfig {
     pub serial_ports: Vec<(u16, u8)>,
     /// Port and IRQ of each parallel port.
     pub parallel_ports: Vec<(u16, u8)>,
-    /// First and last address for PCI memory below 4 GiB.
-    pub pci_hole: (u32, u32),
+    /// The chipset.
+    pub chipset: AcpiChipset,
+    /// First and last address of each piece of PCI memory below 4 GiB.
+    pub pci_holes: Vec<(u32, u32)>,
     /// First and last address for PCI memory above RAM.
     pub pci_hole_64: Option<(u64, u64)>,
     /// Suspend to RAM is offered.
@@ -31,6 +33,21 @@ pub struct AcpiConfig {
     /// `-machine x-oem-table-id=`, padded with spaces.
     pub oem_table_id: [u8; 8],
 }
+
+/// What of the tables depends on the chipset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AcpiChipset {
+    /// PIIX3 with PIIX4's power management.
+    Piix,
+    /// ICH9, with the memory window on configuration space at this address; 0 without.
+    Ich9 {
+        /// The window's address.
+        ecam: u64,
+    },
+}
+
+/// Length of the memory window on configuration space: 256 buses.
+pub const ECAM_LEN: u32 = 256 << 20;
 
 /// A table of the user's, header included.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,6 +73,8 @@ const IOAPIC_BASE: u32 = 0xfec0_0000;
 /// PIIX4's power management ports as the firmware places them (82371AB 7.2).
 const PM_BASE: u16 = 0x600;
 const GPE0_BASE: u16 = 0xafe0;
+/// The same of the ICH9 (13.8.3).
+const ICH9_GPE0_BASE: u16 = PM_BASE + 0x20;
 /// The system control interrupt.
 const SCI: u8 = 9;
 
@@ -122,6 +141,11 @@ pub fn build(config: &AcpiConfig) -> AcpiBlobs {
     if config.hpet {
         builder.listed_table(b"HPET", 1, &hpet_body());
     }
+    if let AcpiChipset::Ich9 { ecam } = config.chipset
+        && ecam != 0
+    {
+        builder.listed_table(b"MCFG", 1, &mcfg_body(ecam));
+    }
     // Windows: the RTC and the PM timer need no workarounds (Windows ACPI Emulated Devices Table).
     builder.listed_table(b"WAET", 1, &2u32.to_le_bytes());
     for ExtraTable(bytes) in &config.extra {
@@ -154,12 +178,17 @@ fn fadt(builder: &mut Builder<'_>, facs: u32, dsdt: u32) {
     put(44, &[1]); // interrupt model of ACPI 1.0
     put(46, &u16::from(SCI).to_le_bytes());
     put(48, &0xb2u32.to_le_bytes()); // SMI command port
-    put(52, &[0xf1, 0xf0]); // ACPI enable and disable values
+    // ACPI enable and disable values
+    put(52, if config.chipset == AcpiChipset::Piix { &[0xf1, 0xf0] } else { &[2, 3] });
     put(56, &u32::from(PM_BASE).to_le_bytes());
     put(64, &u32::from(PM_BASE + 4).to_le_bytes());
     put(76, &u32::from(PM_BASE + 8).to_le_bytes());
-    put(80, &u32::from(GPE0_BASE).to_le_bytes());
-    put(88, &[4, 2, 0, 4, 4]); // lengths of PM1 event, control, PM2, timer, GPE0
+    let (gpe0, gpe0_len) = match config.chipset {
+        AcpiChipset::Piix => (GPE0_BASE, 4),
+        AcpiChipset::Ich9 { .. } => (ICH9_GPE0_BASE, 16),
+    };
+    put(80, &u32::from(gpe0).to_le_bytes());
+    put(88, &[4, 2, 0, 4, gpe0_len]); // lengths of PM1 event, control, PM2, timer, GPE0
     put(96, &0xfffu16.to_le_bytes()); // no C2
     put(98, &0xfffu16.to_le_bytes()); // no C3
     put(108, &[0x32]); // the RTC's century register
@@ -181,7 +210,7 @@ fn fadt(builder: &mut Builder<'_>, facs: u32, dsdt: u32) {
     put(148, &port(32, 2, PM_BASE));
     put(172, &port(16, 2, PM_BASE + 4));
     put(208, &port(32, 3, PM_BASE + 8));
-    put(220, &port(32, 1, GPE0_BASE));
+    put(220, &port(gpe0_len * 8, 1, gpe0));
     let at = builder.listed_table(b"FACP", 3, &table[36..]);
     builder.pointer(at + 36, facs);
     builder.pointer(at + 40, dsdt);
@@ -228,6 +257,14 @@ fn madt_body(config: &AcpiConfig) -> Vec<u8> {
     body
 }
 
+/// Memory-mapped configuration space (PCI Firmware 3.0, 4.1.2): segment 0, buses 0-255.
+fn mcfg_body(ecam: u64) -> Vec<u8> {
+    let mut body = vec![0; 8];
+    body.extend_from_slice(&ecam.to_le_bytes());
+    body.extend_from_slice(&[0, 0, 0, 255, 0, 0, 0, 0]);
+    body
+}
+
 /// IA-PC HPET 1.0a, 3.2.4: the block at FED00000h.
 fn hpet_body() -> Vec<u8> {
     let mut body = Vec::new();
@@ -269,7 +306,8 @@ mod tests {
             hpet: true,
             serial_ports: vec![(0x3f8, 4)],
             parallel_ports: vec![(0x378, 7)],
-            pci_hole: (0x0800_0000, 0xfebf_ffff),
+            chipset: AcpiChipset::Piix,
+            pci_holes: vec![(0x0800_0000, 0xfebf_ffff)],
             pci_hole_64: None,
             s3: true,
             s4: Some(2),
@@ -325,6 +363,19 @@ mod tests {
             assert_eq!(tables[at..at + len].iter().fold(0u8, |s, b| s.wrapping_add(*b)), 0, "{signatures:?}");
         }
         assert_eq!(signatures, ["FACP", "APIC", "HPET", "WAET"]);
+    }
+
+    #[test]
+    fn ich9_has_a_window_on_configuration_space() {
+        let ich9 = AcpiConfig { chipset: AcpiChipset::Ich9 { ecam: 0xb000_0000 }, ..config() };
+        let (tables, _) = follow(&build(&ich9), 0x7f0_0000, 0xf_5a00);
+        let at = tables.windows(4).position(|name| name == b"MCFG").unwrap();
+        assert_eq!(tables[at + 4..at + 8], 60u32.to_le_bytes());
+        assert_eq!(tables[at + 44..at + 52], 0xb000_0000u64.to_le_bytes());
+        let fadt = tables.windows(4).position(|name| name == b"FACP").unwrap();
+        assert_eq!(tables[fadt + 80..fadt + 84], 0x620u32.to_le_bytes());
+        let without = AcpiConfig { chipset: AcpiChipset::Ich9 { ecam: 0 }, ..config() };
+        assert!(!build(&without).tables.windows(4).any(|name| name == b"MCFG"));
     }
 
     #[test]

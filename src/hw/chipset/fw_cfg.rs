@@ -230,7 +230,7 @@ impl FwCfgBuilder {
         }
         let directory = directory(&names, &items);
         items.insert(key::FILE_DIR, Item { data: directory, initial: None });
-        FwCfg { ram, items, names, regs: Regs::COLD }
+        FwCfg { ram, items, names, late: None, regs: Regs::COLD }
     }
 }
 
@@ -250,6 +250,21 @@ fn directory(names: &BTreeMap<String, u16>, items: &BTreeMap<u16, Item>) -> Vec<
     out
 }
 
+/// Makes files again, by name; `None`: they are still good.
+pub type LateFiles = Box<dyn FnMut() -> Option<Vec<(&'static str, Vec<u8>)>> + Send>;
+
+/// Files whose content depends on what the guest did before it asks for them.
+struct Late {
+    selectors: Vec<u16>,
+    make: LateFiles,
+}
+
+impl std::fmt::Debug for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Late({:?})", self.selectors)
+    }
+}
+
 /// The device; made by [`FwCfgBuilder::build`].
 #[derive(Debug)]
 pub struct FwCfg {
@@ -258,6 +273,7 @@ pub struct FwCfg {
     // Content.
     items: BTreeMap<u16, Item>,
     names: BTreeMap<String, u16>,
+    late: Option<Late>,
     // Guest-visible state.
     regs: Regs,
 }
@@ -315,6 +331,23 @@ impl FwCfg {
         true
     }
 
+    /// Asks `make` for the files of these names whenever the guest selects one of them. Their lengths stay as they are:
+    /// a shorter file gets zeros, of a longer one the end is lost.
+    pub fn set_late_files(&mut self, names: &[&str], make: LateFiles) {
+        let selectors = names.iter().filter_map(|name| self.names.get(*name).copied()).collect();
+        self.late = Some(Late { selectors, make });
+    }
+
+    fn make_late_files(&mut self, key: u16) {
+        let Some(late) = self.late.as_mut().filter(|late| late.selectors.contains(&key)) else { return };
+        for (name, mut data) in (late.make)().unwrap_or_default() {
+            if let Some(item) = self.names.get(name).and_then(|selector| self.items.get_mut(selector)) {
+                data.resize(item.data.len(), 0);
+                item.data = data;
+            }
+        }
+    }
+
     /// Replaces the item behind a key.
     pub fn set_bytes(&mut self, key: u16, data: Vec<u8>) {
         self.items.insert(key & !WRITE_CHANNEL, Item { data, initial: None });
@@ -330,6 +363,7 @@ impl FwCfg {
     fn select(&mut self, key: u16) {
         self.regs.selected = key & !WRITE_CHANNEL;
         self.regs.offset = 0;
+        self.make_late_files(key & !WRITE_CHANNEL);
     }
 
     fn selected(&self) -> &[u8] {
@@ -457,7 +491,7 @@ impl Device for FwCfg {
     }
 
     fn reset(&mut self, _kind: Reset) {
-        let Self { ram: _, items, names: _, regs } = self;
+        let Self { ram: _, items, names: _, late: _, regs } = self;
         for item in items.values_mut() {
             if let Some(initial) = &item.initial {
                 item.data.clone_from(initial);

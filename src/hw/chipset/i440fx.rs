@@ -64,7 +64,7 @@ pub struct PamSegment {
 }
 
 impl PamSegment {
-    fn apply(&self, attributes: u8) {
+    pub(super) fn apply(&self, attributes: u8) {
         let (block, offset) = (Arc::clone(&self.ram.0), self.ram.1);
         let backing: Backing<MmioTarget> = match (attributes & pam::READ != 0, attributes & pam::WRITE != 0, &self.rom)
         {

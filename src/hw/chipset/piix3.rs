@@ -116,14 +116,14 @@ impl PciFunction for Piix3 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::{Board, Decode, LineSink, PciAddress, Probe, Width};
+    use crate::bus::{Board, Decode, LineSink, PciAddress, PirqWiring, Probe, Width};
     use crate::hw::bench::power_probe;
 
     const BRIDGE: PciAddress = PciAddress::new(1, 0);
 
     #[test]
     fn power_on_registers_are_qemus() {
-        let router = PirqRouter::new(Probe::new());
+        let router = PirqRouter::new(Probe::new(), PirqWiring::I440fx);
         let (sink, _) = power_probe();
         let mut chip = Piix3::new(router, sink);
         let config = chip.config();
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn pirqrc_routes_a_link_until_reset() {
         let probe = Probe::new();
-        let router = PirqRouter::new(Arc::clone(&probe) as Arc<dyn LineSink>);
+        let router = PirqRouter::new(Arc::clone(&probe) as Arc<dyn LineSink>, PirqWiring::I440fx);
         let mut line = router.line(1, 3); // link D
         let (sink, _) = power_probe();
         let mut board = Board::new();
@@ -156,7 +156,7 @@ mod tests {
         let (sink, power) = power_probe();
         let mut board = Board::new();
         board.map_pci_config_ports();
-        let bridge = board.add("PIIX3", Piix3::new(PirqRouter::new(Probe::new()), sink));
+        let bridge = board.add("PIIX3", Piix3::new(PirqRouter::new(Probe::new(), PirqWiring::I440fx), sink));
         board.map_ports(bridge.id(), RESET_CONTROL, Decode::BYTES, 0xcf9, 1);
         board.plug_pci(BRIDGE, bridge.id(), Decode::UP_TO_4, &[]);
         board.port_write(0xcf8, Width::B4, 0x8000_0800);

@@ -9,11 +9,12 @@
 //! cleared, and the values for "ACPI enable" and "disable" at port B2h change nothing.
 
 use crate::bus::{
-    At, ConfigChange, ConfigSpace, Device, IrqLine, PciFunction, PowerRequest, PowerSink, Region, RegionHandle, Reset,
-    Token,
+    At, ConfigChange, ConfigSpace, Device, IrqLine, PciFunction, PowerSink, Region, RegionHandle, Reset, Token,
 };
-use crate::event::{Clock, NS_PER_SEC, Timer};
+use crate::event::{Clock, Timer};
 
+use super::acpi_pm::{AcpiPm, PmWires, SleepOptions, set_byte};
+pub use super::acpi_pm::{PM_TIMER_HZ, WakeCause};
 use super::smbus::SmbusHost;
 
 /// The ACPI registers: 64 ports that PMBA places, so map them anywhere, disabled. Decode up to 4 bytes.
@@ -26,12 +27,6 @@ pub const GPE0: Region = Region(2);
 pub const APM: Region = Region(3);
 /// The PM timer passes half of its range.
 pub const PM_TIMER_TOKEN: Token = Token(0);
-
-/// The PM timer's frequency (ACPI 4.8.3.3).
-pub const PM_TIMER_HZ: u64 = 3_579_545;
-const PM_TIMER_MASK: u64 = 0xff_ffff;
-/// The status bit is set whenever the timer's highest bit, number 23, changes.
-const PM_TIMER_HALF: u64 = 1 << 23;
 
 /// Configuration registers (7.1).
 mod conf {
@@ -46,31 +41,6 @@ mod conf {
     /// In DEVACTB_3: the APM control port raises no SMI that firmware would still have to set up.
     pub const SMM_DONE: u8 = 1 << 1;
 }
-
-/// PM1 status and enable (ACPI 4.8.3.1).
-mod pm1 {
-    pub const TIMER: u16 = 1 << 0;
-    pub const GLOBAL_LOCK: u16 = 1 << 5;
-    pub const POWER_BUTTON: u16 = 1 << 8;
-    pub const RTC: u16 = 1 << 10;
-    pub const WAKE: u16 = 1 << 15;
-    /// What raises the SCI.
-    pub const EVENTS: u16 = TIMER | GLOBAL_LOCK | POWER_BUTTON | RTC;
-}
-
-/// PM1 control (ACPI 4.8.3.2.1).
-mod control {
-    pub const SCI_ENABLE: u16 = 1 << 0;
-    pub const SLEEP_ENABLE: u16 = 1 << 13;
-
-    pub fn sleep_type(value: u16) -> u16 {
-        value >> 10 & 7
-    }
-}
-
-/// Sleep types of QEMU's \_S5 and \_S3 objects.
-const SLEEP_S5: u16 = 0;
-const SLEEP_S3: u16 = 1;
 
 /// What the machine's options say about the function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,39 +88,20 @@ pub struct Wires {
     pub smbus_ports: RegionHandle,
 }
 
-/// Why the machine wakes from suspend.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WakeCause {
-    /// The real-time clock's alarm.
-    Rtc,
-    /// The PM timer.
-    PmTimer,
-    /// The power button, a key, or the monitor.
-    Other,
-}
-
 /// The power management function, 00:01.3.
 pub struct Piix4Pm {
     // Wires.
-    wires: Wires,
-    power: PowerSink,
-    // Options.
-    options: Options,
+    pm_ports: RegionHandle,
+    smbus_ports: RegionHandle,
     // Guest-visible state.
     config: ConfigSpace,
     smbus: SmbusHost,
+    pm: AcpiPm,
     regs: Regs,
-    // Derived.
-    sci_pending: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Regs {
-    status: u16,
-    enable: u16,
-    control: u16,
-    /// The PM timer count from which the next overflow is seen.
-    overflow_at: u64,
     gpe_status: u16,
     gpe_enable: u16,
     apm_control: u8,
@@ -158,33 +109,7 @@ struct Regs {
 }
 
 impl Regs {
-    fn cold(ticks: u64) -> Self {
-        Self {
-            status: 0,
-            enable: 0,
-            control: control::SCI_ENABLE,
-            overflow_at: next_overflow(ticks),
-            gpe_status: 0,
-            gpe_enable: 0,
-            apm_control: 0,
-            apm_status: 0,
-        }
-    }
-}
-
-fn next_overflow(ticks: u64) -> u64 {
-    (ticks / PM_TIMER_HALF + 1) * PM_TIMER_HALF
-}
-
-fn ticks_at(now_ns: u64) -> u64 {
-    let ticks = u128::from(now_ns) * u128::from(PM_TIMER_HZ) / u128::from(NS_PER_SEC);
-    u64::try_from(ticks).unwrap_or(u64::MAX)
-}
-
-/// The first time at which the timer shows `ticks`.
-fn time_of(ticks: u64) -> u64 {
-    let ns = (u128::from(ticks) * u128::from(NS_PER_SEC)).div_ceil(u128::from(PM_TIMER_HZ));
-    u64::try_from(ns).unwrap_or(u64::MAX)
+    const COLD: Self = Self { gpe_status: 0, gpe_enable: 0, apm_control: 0, apm_status: 0 };
 }
 
 impl Piix4Pm {
@@ -205,29 +130,24 @@ impl Piix4Pm {
         config.set_u8(conf::DEVRESD_3, serial);
         config.set_u32(conf::SMBBA, u32::from(options.smbus_base) | 1);
         config.set_u8(conf::SMBHSTCFG, 0x09);
-        let regs = Regs::cold(ticks_at(wires.clock.now_ns()));
+        let Wires { sci, clock, timer, pm_ports, smbus_ports } = wires;
+        let Options { disable_s3, disable_s4, s4_type, .. } = options;
+        let pm = AcpiPm::new(PmWires { sci, clock, timer, power }, SleepOptions { disable_s3, disable_s4, s4_type });
         let smbus = SmbusHost::new(eeproms);
-        let chip = Self { wires, power, options, config, smbus, regs, sci_pending: false };
+        let chip = Self { pm_ports, smbus_ports, config, smbus, pm, regs: Regs::COLD };
         chip.update_ports();
         chip
     }
 
     /// The user pressed the power button. Without ACPI in the guest nothing comes of it.
     pub fn press_power_button(&mut self) {
-        if self.regs.enable & pm1::POWER_BUTTON != 0 {
-            self.regs.status |= pm1::POWER_BUTTON;
-        }
+        self.pm.press_power_button();
         self.update();
     }
 
     /// The machine wakes from suspend to RAM.
     pub fn wake(&mut self, cause: WakeCause) {
-        self.regs.status |= pm1::WAKE
-            | match cause {
-                WakeCause::Rtc => pm1::RTC,
-                WakeCause::PmTimer => pm1::TIMER,
-                WakeCause::Other => pm1::POWER_BUTTON,
-            };
+        self.pm.wake(cause);
         self.update();
     }
 
@@ -240,87 +160,20 @@ impl Piix4Pm {
     /// Whether the guest listens to the power button: ACPI is in use.
     #[must_use]
     pub fn hears_power_button(&self) -> bool {
-        self.regs.enable & pm1::POWER_BUTTON != 0
+        self.pm.hears_power_button()
     }
 
-    fn ticks(&self) -> u64 {
-        ticks_at(self.wires.clock.now_ns())
-    }
-
-    /// The PM1 status with the timer's bit brought up to date.
-    fn refresh_status(&mut self) {
-        if self.ticks() >= self.regs.overflow_at {
-            self.regs.status |= pm1::TIMER;
-        }
-    }
-
-    /// The only place that drives the SCI and sets the timer.
+    /// Every entry point that changes something ends here.
     fn update(&mut self) {
-        self.refresh_status();
-        let regs = &self.regs;
-        let fixed = regs.status & regs.enable & pm1::EVENTS != 0;
-        let general = regs.gpe_status & regs.gpe_enable != 0;
-        self.sci_pending = fixed || general;
-        self.wires.sci.set(self.sci_pending);
-        if regs.enable & pm1::TIMER != 0 && regs.status & pm1::TIMER == 0 {
-            self.wires.timer.set(time_of(regs.overflow_at));
-        } else {
-            self.wires.timer.cancel();
-        }
+        self.pm.update(self.regs.gpe_status & self.regs.gpe_enable != 0);
     }
 
     /// Makes the port map follow PMBA, PMREGMISC and the SMBus registers.
     fn update_ports(&self) {
         let pm = u64::from(self.config.u16(conf::PMBA) & 0xffc0);
-        place(&self.wires.pm_ports, pm, self.config.u8(conf::PMREGMISC) & 1 != 0);
+        place(&self.pm_ports, pm, self.config.u8(conf::PMREGMISC) & 1 != 0);
         let smbus = u64::from(self.config.u16(conf::SMBBA) & 0xffc0);
-        place(&self.wires.smbus_ports, smbus, self.config.u8(conf::SMBHSTCFG) & 1 != 0);
-    }
-
-    fn pm_bytes(&mut self) -> [u8; 12] {
-        self.refresh_status();
-        let regs = &self.regs;
-        let timer = u32::try_from(self.ticks() & PM_TIMER_MASK).unwrap_or(0);
-        let mut bytes = [0xff; 12];
-        bytes[0..2].copy_from_slice(&regs.status.to_le_bytes());
-        bytes[2..4].copy_from_slice(&regs.enable.to_le_bytes());
-        bytes[4..6].copy_from_slice(&regs.control.to_le_bytes());
-        bytes[8..12].copy_from_slice(&timer.to_le_bytes());
-        bytes
-    }
-
-    fn write_pm_byte(&mut self, offset: u64, byte: u8) {
-        match offset {
-            0 | 1 => {
-                self.refresh_status();
-                let cleared = u16::from(byte) << (8 * offset);
-                if cleared & self.regs.status & pm1::TIMER != 0 {
-                    self.regs.overflow_at = next_overflow(self.ticks());
-                }
-                self.regs.status &= !cleared;
-            }
-            2 | 3 => set_byte(&mut self.regs.enable, offset - 2, byte),
-            4 | 5 => {
-                set_byte(&mut self.regs.control, offset - 4, byte);
-                let value = self.regs.control;
-                self.regs.control = value & !control::SLEEP_ENABLE | control::SCI_ENABLE;
-                if value & control::SLEEP_ENABLE != 0 {
-                    self.sleep(control::sleep_type(value));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn sleep(&self, kind: u16) {
-        let request = match kind {
-            SLEEP_S5 => PowerRequest::Shutdown,
-            SLEEP_S3 if !self.options.disable_s3 => PowerRequest::Suspend,
-            // Suspend to disk: the guest has saved itself, so the power goes off.
-            kind if kind == u16::from(self.options.s4_type) && !self.options.disable_s4 => PowerRequest::Shutdown,
-            _ => return,
-        };
-        (self.power)(request);
+        place(&self.smbus_ports, smbus, self.config.u8(conf::SMBHSTCFG) & 1 != 0);
     }
 
     fn gpe_bytes(&self) -> [u8; 4] {
@@ -338,21 +191,15 @@ impl Piix4Pm {
     }
 }
 
-fn place(ports: &RegionHandle, base: u64, enabled: bool) {
+pub(super) fn place(ports: &RegionHandle, base: u64, enabled: bool) {
     if enabled {
         ports.move_to(base);
     }
     ports.set_enabled(enabled);
 }
 
-/// Replaces byte `index` (0 or 1) of a word.
-fn set_byte(word: &mut u16, index: u64, byte: u8) {
-    let [low, high] = word.to_le_bytes();
-    *word = if index == 0 { u16::from_le_bytes([byte, high]) } else { u16::from_le_bytes([low, byte]) };
-}
-
 /// `width` bytes of a register file from `offset`; ones behind its end, where nothing answers.
-fn pick(bytes: &[u8], at: At) -> u64 {
+pub(super) fn pick(bytes: &[u8], at: At) -> u64 {
     (0..at.width.bytes()).rev().fold(0, |value, i| {
         let index = usize::try_from(at.offset + i).unwrap_or(usize::MAX);
         value << 8 | u64::from(bytes.get(index).copied().unwrap_or(0xff))
@@ -362,7 +209,7 @@ fn pick(bytes: &[u8], at: At) -> u64 {
 impl Device for Piix4Pm {
     fn read(&mut self, at: At) -> u64 {
         match at.region {
-            PM => pick(&self.pm_bytes(), at),
+            PM => pick(&self.pm.bytes(), at),
             GPE0 => pick(&self.gpe_bytes(), at),
             SMBUS => u64::from(self.smbus.read(at.offset)),
             APM if at.offset == 0 => u64::from(self.regs.apm_control),
@@ -375,7 +222,7 @@ impl Device for Piix4Pm {
         let bytes = value.to_le_bytes();
         for (offset, &byte) in (at.offset..at.offset + at.width.bytes()).zip(&bytes) {
             match at.region {
-                PM => self.write_pm_byte(offset, byte),
+                PM => self.pm.write_byte(offset, byte),
                 GPE0 => self.write_gpe_byte(offset, byte),
                 SMBUS => self.smbus.write(offset, byte),
                 APM if offset == 0 => self.regs.apm_control = byte,
@@ -392,9 +239,9 @@ impl Device for Piix4Pm {
 
     /// The board has reset the configuration space.
     fn reset(&mut self, _kind: Reset) {
-        let ticks = self.ticks();
-        let Self { wires: _, power: _, options: _, config: _, smbus, regs, sci_pending: _ } = self;
-        *regs = Regs::cold(ticks);
+        let Self { pm_ports: _, smbus_ports: _, config: _, smbus, pm, regs } = self;
+        *regs = Regs::COLD;
+        pm.reset();
         smbus.reset();
         self.update_ports();
         self.update();

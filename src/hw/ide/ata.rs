@@ -71,6 +71,7 @@ impl Drive {
             cmd::READ_NATIVE_MAX_EXT => self.native_max(Ext),
             cmd::DATA_SET_MANAGEMENT => self.data_set_management(),
             cmd::SMART => self.smart_command(),
+            cmd::READ_LOG_EXT if self.sata => self.read_log(),
             cmd::FLUSH_CACHE | cmd::FLUSH_CACHE_EXT => self.flush(),
             cmd::IDENTIFY_DEVICE => self.reply(self.identify()),
             cmd::CFA_REQUEST_EXTENDED_ERROR if self.options.kind == DriveKind::CompactFlash => {

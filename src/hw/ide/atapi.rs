@@ -17,7 +17,7 @@ const RAW_FRAME: usize = 2352;
 const PACKET: usize = 12;
 
 /// Packet command codes (MMC-6 table 238, SFF-8020i table 20).
-pub(super) mod op {
+pub(in crate::hw) mod op {
     pub const TEST_UNIT_READY: u8 = 0x00;
     pub const REQUEST_SENSE: u8 = 0x03;
     pub const INQUIRY: u8 = 0x12;
@@ -42,7 +42,7 @@ pub(super) mod op {
 
 /// Sense key with its additional code (SPC-3 table 28, MMC-6 annex F).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Sense {
+pub(in crate::hw) struct Sense {
     pub key: u8,
     pub asc: u8,
 }
@@ -63,7 +63,7 @@ impl Sense {
 
 /// What happened to the tray that GET EVENT STATUS NOTIFICATION has not told (MMC-6 6.6.2.6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum MediaEvent {
+pub(in crate::hw) enum MediaEvent {
     None,
     EjectRequest,
     NewMedia,
@@ -72,7 +72,7 @@ pub(super) enum MediaEvent {
 
 /// The CD-ROM side of a drive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Cd {
+pub(in crate::hw) struct Cd {
     /// The packet command in progress.
     pub packet: [u8; PACKET],
     /// Its data goes by DMA.
@@ -89,7 +89,7 @@ pub(super) struct Cd {
 
 /// How far the guest was told of a new medium.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Changed {
+pub(in crate::hw) enum Changed {
     No,
     /// Next: not present.
     Gone,
@@ -117,7 +117,7 @@ impl Cd {
 }
 
 /// What the bus master is asked for.
-pub(super) fn dma_wanted(left: u32) -> Want {
+pub(in crate::hw) fn dma_wanted(left: u32) -> Want {
     Want { bytes: u64::from(left.min(DMA_BLOCKS)) * CD_BLOCK, unit: CD_BLOCK }
 }
 
@@ -469,7 +469,7 @@ impl Drive {
 }
 
 /// READ CD's byte 9: user data only.
-pub(super) const FRAME_USER_DATA: u8 = 0x10;
+pub(in crate::hw) const FRAME_USER_DATA: u8 = 0x10;
 /// READ CD's byte 9: sync, headers, user data, EDC and ECC.
 const FRAME_ALL: u8 = 0xf8;
 

@@ -112,23 +112,11 @@ impl Channel {
 
     fn command(&mut self, code: u8) {
         let Some(drive) = self.selected() else { return };
-        if code == cmd::DEVICE_RESET && drive.is_cd() {
-            drive.device_reset();
-            return;
-        }
-        if drive.busy() || drive.wants_data() || drive.settings.power == Power::Sleep {
-            return;
-        }
-        log::trace!(target: "ide_exec_cmd", "drive {} command {code:#04x}", drive.number);
-        drive.intrq = false;
-        if code == cmd::EXECUTE_DEVICE_DIAGNOSTIC {
+        if code != cmd::EXECUTE_DEVICE_DIAGNOSTIC {
+            drive.start(code);
+        } else if !drive.busy() && !drive.wants_data() && drive.settings.power != Power::Sleep {
             self.diagnose();
-            return;
         }
-        if drive.common_command(code) {
-            return;
-        }
-        if drive.is_cd() { drive.cd_command(code) } else { drive.disk_command(code) }
     }
 
     /// EXECUTE DEVICE DIAGNOSTIC goes to both drives; drive 0 answers (ATA/ATAPI-6 8.9).

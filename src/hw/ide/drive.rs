@@ -11,8 +11,10 @@ use crate::mem::{GuestRam, Sg};
 
 use super::atapi::Cd;
 use super::identify;
+use super::ncq::Ncq;
+use super::piix::EjectError;
 use super::smart::Smart;
-use super::spec::{Reg, device, error, status};
+use super::spec::{Reg, cmd, device, error, status};
 
 /// What a drive is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,7 +144,7 @@ impl DriveOptions {
 
 /// A register with the value it had before: 48-bit commands read both (ATA/ATAPI-6 6.20).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Fifo {
+pub(in crate::hw) struct Fifo {
     pub now: u8,
     pub before: u8,
 }
@@ -163,7 +165,7 @@ impl Fifo {
 
 /// A drive's copy of the command block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct TaskFile {
+pub(in crate::hw) struct TaskFile {
     pub feature: Fifo,
     pub error: u8,
     pub count: Fifo,
@@ -212,7 +214,7 @@ impl TaskFile {
 
 /// Power modes (ATA/ATAPI-6 6.12).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Power {
+pub(in crate::hw) enum Power {
     Active,
     Standby,
     Sleep,
@@ -220,7 +222,7 @@ pub(super) enum Power {
 
 /// What SET FEATURES and its like chose; a soft reset leaves it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Settings {
+pub(in crate::hw) struct Settings {
     /// Sectors of a READ MULTIPLE block; 0 turns those commands off.
     pub multiple: u8,
     /// Transfer mode as SET FEATURES 03h takes it.
@@ -234,14 +236,14 @@ pub(super) struct Settings {
 
 /// Where a command moves its data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Via {
+pub(in crate::hw) enum Via {
     Pio,
     Dma,
 }
 
 /// A run of sectors that a disk command reads or writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Run {
+pub(in crate::hw) struct Run {
     pub lba: u64,
     /// Sectors that are not done.
     pub left: u32,
@@ -255,7 +257,7 @@ pub(super) struct Run {
 
 /// What the drive is busy with.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Job {
+pub(in crate::hw) enum Job {
     None,
     Read(Run),
     Write(Run),
@@ -283,7 +285,7 @@ pub(super) enum Job {
 
 /// Who moves next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Phase {
+pub(in crate::hw) enum Phase {
     Idle,
     /// The host reads `buffer[pos..end]`.
     DataIn,
@@ -297,7 +299,7 @@ pub(super) enum Phase {
 
 /// Memory that a drive wants from the bus master.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Want {
+pub(in crate::hw) struct Want {
     pub bytes: u64,
     /// Requests are whole multiples of this.
     pub unit: u64,
@@ -312,31 +314,34 @@ struct InFlight {
 }
 
 /// A drive on a channel.
-pub(super) struct Drive {
+pub(in crate::hw) struct Drive {
     // Wires.
-    pub(super) queue: Box<dyn BlockQueue>,
+    pub(in crate::hw) queue: Box<dyn BlockQueue>,
     faults: FaultSink,
-    pub(super) tray: TraySink,
+    pub(in crate::hw) tray: TraySink,
     /// channel * 2 + unit.
-    pub(super) number: usize,
+    pub(in crate::hw) number: usize,
     // Options.
-    pub(super) options: DriveOptions,
+    pub(in crate::hw) options: DriveOptions,
+    /// It is on a serial link: IDENTIFY tells of it, and queued commands work.
+    pub(in crate::hw) sata: bool,
     // Guest-visible state.
-    pub(super) regs: TaskFile,
-    pub(super) settings: Settings,
-    pub(super) smart: Smart,
-    pub(super) cd: Cd,
+    pub(in crate::hw) regs: TaskFile,
+    pub(in crate::hw) settings: Settings,
+    pub(in crate::hw) smart: Smart,
+    pub(in crate::hw) cd: Cd,
     /// The interrupt is pending; the channel drives the line.
-    pub(super) intrq: bool,
-    pub(super) job: Job,
-    pub(super) phase: Phase,
-    pub(super) buffer: Vec<u8>,
-    pub(super) pos: usize,
-    pub(super) end: usize,
+    pub(in crate::hw) intrq: bool,
+    pub(in crate::hw) job: Job,
+    pub(in crate::hw) phase: Phase,
+    pub(in crate::hw) buffer: Vec<u8>,
+    pub(in crate::hw) pos: usize,
+    pub(in crate::hw) end: usize,
     // Pending host work.
     in_flight: Option<InFlight>,
     held: Option<Request>,
     next_token: u64,
+    pub(in crate::hw) ncq: Ncq,
 }
 
 impl Drive {
@@ -355,6 +360,7 @@ impl Drive {
             tray: Arc::new(|_, _| ()),
             number,
             options,
+            sata: false,
             regs: TaskFile::COLD,
             settings,
             smart: Smart::COLD,
@@ -368,6 +374,7 @@ impl Drive {
             in_flight: None,
             held: None,
             next_token: 0,
+            ncq: Ncq::default(),
         };
         drive.power_on();
         drive
@@ -398,6 +405,7 @@ impl Drive {
             tray: _,
             number: _,
             options,
+            sata: _,
             regs,
             settings,
             smart,
@@ -412,6 +420,7 @@ impl Drive {
             in_flight: _,
             held: _,
             next_token: _,
+            ncq: _,
         } = self;
         *settings = Settings {
             multiple: identify::MAX_MULTIPLE,
@@ -442,11 +451,12 @@ impl Drive {
 
     /// Forgets the command in progress: nothing of it touches guest memory any more.
     pub fn drop_work(&mut self) {
-        if self.in_flight.is_some() {
+        if self.in_flight.is_some() || self.ncq.is_busy() {
             self.queue.cancel_all();
         }
         self.in_flight = None;
         self.held = None;
+        self.ncq.drop_all();
         self.job = Job::None;
         self.phase = Phase::Idle;
         self.drop_buffer();
@@ -618,6 +628,20 @@ impl Drive {
         take
     }
 
+    /// The host took all of the block that [`Phase::DataIn`] offers.
+    pub fn give_block(&mut self) {
+        self.pos = self.end;
+        self.block_read();
+    }
+
+    /// The host gives all of the block that [`Phase::DataOut`] asks for; `data` is as long as that.
+    pub fn take_block(&mut self, data: &[u8]) {
+        let len = data.len().min(self.end - self.pos);
+        self.buffer[self.pos..self.pos + len].copy_from_slice(&data[..len]);
+        self.pos = self.end;
+        self.block_written();
+    }
+
     fn block_read(&mut self) {
         match self.job {
             Job::Read(run) => self.read_block_taken(run),
@@ -715,8 +739,7 @@ impl Drive {
         if self.settings.power == Power::Standby {
             self.settings.power = Power::Active;
         }
-        self.next_token += 1;
-        let token = self.next_token;
+        let token = self.new_token();
         self.phase = Phase::Queue;
         self.regs.status = status::BSY | status::READY;
         self.in_flight = Some(InFlight { token, op, offset });
@@ -726,6 +749,7 @@ impl Drive {
     /// The queue raised its event.
     pub fn collect(&mut self) {
         for completion in self.queue.completed() {
+            let Some(completion) = self.collect_queued(completion) else { continue };
             let Some(InFlight { token, op, offset }) = self.in_flight else { continue };
             if completion.token != token {
                 continue;
@@ -751,17 +775,7 @@ impl Drive {
     }
 
     fn request_failed(&mut self, op: Op, offset: u64, payload: Payload, reason: &io::Error) {
-        let write = op != Op::Read;
-        let no_space = reason.kind() == io::ErrorKind::StorageFull;
-        let policy = if write { self.options.werror } else { self.options.rerror };
-        let action = match policy {
-            OnError::Ignore => ErrorAction::Ignore,
-            OnError::Stop => ErrorAction::Stop,
-            OnError::Enospc if no_space => ErrorAction::Stop,
-            OnError::Report | OnError::Enospc => ErrorAction::Report,
-        };
-        (self.faults)(IoFault { drive: self.number, write, action, no_space, reason: reason.to_string() });
-        match action {
+        match self.report_fault(op, reason) {
             ErrorAction::Ignore => self.request_done(payload),
             ErrorAction::Stop => self.held = Some(Request { op, offset, payload, token: 0 }),
             ErrorAction::Report => match self.job {
@@ -773,16 +787,38 @@ impl Drive {
         }
     }
 
+    /// Tells of a request that failed: what is to be done about it.
+    pub(in crate::hw) fn report_fault(&self, op: Op, reason: &io::Error) -> ErrorAction {
+        let write = op != Op::Read;
+        let no_space = reason.kind() == io::ErrorKind::StorageFull;
+        let policy = if write { self.options.werror } else { self.options.rerror };
+        let action = match policy {
+            OnError::Ignore => ErrorAction::Ignore,
+            OnError::Stop => ErrorAction::Stop,
+            OnError::Enospc if no_space => ErrorAction::Stop,
+            OnError::Report | OnError::Enospc => ErrorAction::Report,
+        };
+        (self.faults)(IoFault { drive: self.number, write, action, no_space, reason: reason.to_string() });
+        action
+    }
+
+    /// A token that no request had before.
+    pub(in crate::hw) fn new_token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
     pub fn waits_for_disk(&self) -> bool {
         self.phase == Phase::Queue
     }
 
     pub fn holds_request(&self) -> bool {
-        self.held.is_some()
+        self.held.is_some() || self.ncq.holds()
     }
 
     /// Tries a request again that an error policy kept.
     pub fn retry_held(&mut self) {
+        self.retry_queued();
         if let Some(Request { op, offset, payload, .. }) = self.held.take() {
             self.submit(op, offset, payload);
         }
@@ -790,6 +826,40 @@ impl Drive {
 }
 
 impl Drive {
+    /// A write of the command register: the drive begins the command, unless it is busy or asleep. EXECUTE DEVICE
+    /// DIAGNOSTIC is the channel's business.
+    pub fn start(&mut self, code: u8) {
+        if code == cmd::DEVICE_RESET && self.is_cd() {
+            self.device_reset();
+            return;
+        }
+        if self.busy() || self.wants_data() || self.settings.power == Power::Sleep {
+            return;
+        }
+        log::trace!(target: "ide_exec_cmd", "drive {} command {code:#04x}", self.number);
+        self.intrq = false;
+        if self.common_command(code) {
+            return;
+        }
+        if self.is_cd() { self.cd_command(code) } else { self.disk_command(code) }
+    }
+
+    /// Whether the medium can be taken out now. With a locked tray the guest is told of the wish, and unless `force` it
+    /// has to open the tray first. On success the tray is open.
+    pub fn eject(&mut self, force: bool) -> Result<(), EjectError> {
+        if !self.is_cd() {
+            return Err(EjectError::NotRemovable);
+        }
+        if self.cd.locked && !self.cd.tray_open {
+            self.eject_request();
+            if !force {
+                return Err(EjectError::Locked);
+            }
+        }
+        self.open_tray();
+        Ok(())
+    }
+
     /// SRST rises: the drive is busy until it falls (ATA/ATAPI-6 9.2).
     pub fn begin_soft_reset(&mut self) {
         self.drop_work();

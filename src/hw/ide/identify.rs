@@ -117,6 +117,7 @@ impl Drive {
             words.0[69] = 1 << 14; // reads after it are deterministic
             words.0[169] = 1;
         }
+        self.set_serial_link(&mut words);
         words.0[80] = 0xf0; // ATA/ATAPI-4 to -7
         words.0[81] = 0x16; // ATA/ATAPI-5 T13/1321D revision 2
         words.0[82] = 1 << 14 | 1 << 5 | 1; // NOP, write cache, SMART
@@ -126,7 +127,12 @@ impl Drive {
         words.0[85] = 1 << 14 | u16::from(write_cache) << 5 | u16::from(self.smart.enabled);
         words.0[86] = 1 << 13 | 1 << 12 | 1 << 10;
         words.0[87] = 1 << 14 | wwn;
-        words.0[93] = 1 << 14 | 1 << 13 | 1; // 80-conductor cable; device 0 passed
+        if self.sata {
+            words.0[84] |= 1 << 5; // READ LOG EXT
+            words.0[87] |= 1 << 5;
+        } else {
+            words.0[93] = 1 << 14 | 1 << 13 | 1; // 80-conductor cable; device 0 passed
+        }
         words.set64(100, sectors);
         let exponent = (self.options.physical_block_size / 512).max(1).ilog2().min(15);
         words.0[106] = 1 << 14 | 1 << 13 | exponent as u16;
@@ -153,6 +159,15 @@ impl Drive {
         }
         self.set_wwn(&mut words);
         words.bytes()
+    }
+
+    /// What a drive on a serial link tells of it (Serial ATA 3.0, 13.2.1).
+    fn set_serial_link(&self, words: &mut Words) {
+        if self.sata {
+            words.0[75] = 31; // queue depth, less one
+            words.0[76] = 1 << 8 | 1 << 1; // queued commands, first generation
+            words.0[222] = 1 << 12 | 0x1f; // serial transport, up to ATA8-AST
+        }
     }
 
     fn set_wwn(&self, words: &mut Words) {

@@ -13,6 +13,7 @@ mod dma;
 mod drive;
 mod identify;
 mod mmc;
+mod ncq;
 mod piix;
 mod smart;
 mod spec;
@@ -20,9 +21,13 @@ mod spec;
 mod tests;
 
 pub use classes::{CLASSES, Class, DriveProperties, Property, PropertyError};
+pub(in crate::hw) use drive::{Drive, Fifo, Phase};
 pub use drive::{DriveKind, DriveOptions, ErrorAction, FaultSink, Geometry, IoFault, OnError, TraySink};
+pub(in crate::hw) use ncq::Outcome;
+pub(in crate::hw) use piix::info;
 pub use piix::{Chip, DriveInfo, EjectError, PiixIde};
 pub use spec::{
     BUS_MASTER, DECODE, LEGACY_IRQS, LEGACY_PORTS, PRIMARY_COMMAND, PRIMARY_CONTROL, SECONDARY_COMMAND,
     SECONDARY_CONTROL,
 };
+pub(in crate::hw) use spec::{cmd, control, device, status};

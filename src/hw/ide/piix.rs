@@ -132,15 +132,7 @@ impl PiixIde {
     /// # Errors
     /// It cannot.
     pub fn eject(&mut self, number: usize, force: bool) -> Result<(), EjectError> {
-        let drive = self.drive(number).filter(|drive| drive.is_cd()).ok_or(EjectError::NotRemovable)?;
-        if drive.cd.locked && !drive.cd.tray_open {
-            drive.eject_request();
-            if !force {
-                return Err(EjectError::Locked);
-            }
-        }
-        drive.open_tray();
-        Ok(())
+        self.drive(number).ok_or(EjectError::NotRemovable)?.eject(force)
     }
 
     /// The medium behind the drive's queue was put in, taken out or exchanged; the tray closes.
@@ -204,7 +196,7 @@ impl PiixIde {
     }
 }
 
-fn info(drive: &Drive) -> DriveInfo {
+pub(in crate::hw) fn info(drive: &Drive) -> DriveInfo {
     DriveInfo {
         number: drive.number,
         kind: drive.options.kind,

@@ -54,7 +54,7 @@ type SelfTest = u8;
 
 /// The drive's SMART state.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Smart {
+pub(in crate::hw) struct Smart {
     pub enabled: bool,
     autosave: bool,
     /// Newest last; kept short.

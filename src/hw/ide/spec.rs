@@ -36,7 +36,7 @@ pub const LEGACY_IRQS: [u8; 2] = [14, 15];
 
 /// Offsets in the command block (ATA/ATAPI-6 7.1, table 5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reg {
+pub(in crate::hw) enum Reg {
     Data,
     /// Error when read, Features when written.
     Error,
@@ -68,7 +68,7 @@ impl Reg {
 }
 
 /// Status register (ATA/ATAPI-6 7.15).
-pub(super) mod status {
+pub(in crate::hw) mod status {
     /// Error; CHECK CONDITION of a packet command.
     pub const ERR: u8 = 1 << 0;
     pub const DRQ: u8 = 1 << 3;
@@ -81,7 +81,7 @@ pub(super) mod status {
 }
 
 /// Error register (ATA/ATAPI-6 7.9).
-pub(super) mod error {
+pub(in crate::hw) mod error {
     pub const ABRT: u8 = 1 << 2;
     /// Address not found, or out of range.
     pub const IDNF: u8 = 1 << 4;
@@ -90,7 +90,7 @@ pub(super) mod error {
 }
 
 /// Device register (ATA/ATAPI-6 7.7).
-pub(super) mod device {
+pub(in crate::hw) mod device {
     pub const DEV: u8 = 1 << 4;
     pub const LBA: u8 = 1 << 6;
     /// Obsolete bits that old devices keep at one.
@@ -98,7 +98,7 @@ pub(super) mod device {
 }
 
 /// Device control register (ATA/ATAPI-6 7.8).
-pub(super) mod control {
+pub(in crate::hw) mod control {
     /// Interrupts are off.
     pub const NIEN: u8 = 1 << 1;
     pub const SRST: u8 = 1 << 2;
@@ -107,7 +107,7 @@ pub(super) mod control {
 }
 
 /// Interrupt reason, in the count register (ATA/ATAPI-6 7.12).
-pub(super) mod reason {
+pub(in crate::hw) mod reason {
     /// Command, not data.
     pub const CD: u8 = 1 << 0;
     /// To the host.
@@ -115,7 +115,7 @@ pub(super) mod reason {
 }
 
 /// Command codes (ATA8-ACS annex, ATA/ATAPI-6 annex E for the old ones).
-pub(super) mod cmd {
+pub(in crate::hw) mod cmd {
     pub const NOP: u8 = 0x00;
     pub const CFA_REQUEST_EXTENDED_ERROR: u8 = 0x03;
     pub const DATA_SET_MANAGEMENT: u8 = 0x06;
@@ -128,6 +128,7 @@ pub(super) mod cmd {
     pub const READ_DMA_EXT: u8 = 0x25;
     pub const READ_NATIVE_MAX_EXT: u8 = 0x27;
     pub const READ_MULTIPLE_EXT: u8 = 0x29;
+    pub const READ_LOG_EXT: u8 = 0x2f;
     pub const WRITE_SECTORS: u8 = 0x30;
     pub const WRITE_SECTORS_NO_RETRY: u8 = 0x31;
     pub const WRITE_SECTORS_EXT: u8 = 0x34;
@@ -145,6 +146,8 @@ pub(super) mod cmd {
     pub const INITIALIZE_DEVICE_PARAMETERS: u8 = 0x91;
     pub const PACKET: u8 = 0xa0;
     pub const IDENTIFY_PACKET_DEVICE: u8 = 0xa1;
+    pub const READ_FPDMA_QUEUED: u8 = 0x60;
+    pub const WRITE_FPDMA_QUEUED: u8 = 0x61;
     pub const SMART: u8 = 0xb0;
     pub const READ_MULTIPLE: u8 = 0xc4;
     pub const WRITE_MULTIPLE: u8 = 0xc5;

@@ -20,6 +20,8 @@ pub const BASE: u64 = 0xfed0_0000;
 pub const LEN: u64 = 0x400;
 /// The interrupts that timers can be routed to on the i440FX machine: QEMU's IRQ 2 only.
 pub const ROUTES_I440FX: u32 = 0x4;
+/// On the Q35 machine: QEMU's IRQ 2, 8 and 16-23.
+pub const ROUTES_Q35: u32 = 0x00ff_0104;
 
 /// Comparator n is due: `Token(n)`.
 #[must_use]

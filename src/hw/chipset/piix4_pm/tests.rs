@@ -1,7 +1,8 @@
 use super::*;
 use std::sync::{Arc, Mutex};
 
-use crate::bus::{Board, Decode, DeviceRef, PciAddress, Probe, Width};
+use crate::bus::{Board, Decode, DeviceRef, PciAddress, PowerRequest, Probe, Width};
+use crate::event::NS_PER_SEC;
 use crate::hw::bench::{Random, TimeBench, power_probe};
 
 const PM_FUNCTION: PciAddress = PciAddress::new(1, 3);
@@ -198,7 +199,7 @@ fn reset_is_power_on_and_lowers_the_sci() {
     b.board.reset(Reset::System);
     assert!(!b.irqs.is_high(9));
     let regs = b.board.with(&b.device, |d| d.regs).unwrap();
-    assert_eq!(regs, Regs::cold(0));
+    assert_eq!(regs, Regs::COLD);
 }
 
 #[test]
