@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::low::Low;
 use super::stop::{Step, Stop};
 use crate::keyval::list::Flags;
-use crate::keyval::value::{ValueError, parse_bool};
+use crate::keyval::value::{ValueError, parse_bool, parse_integer};
 use crate::keyval::{List, Pairs, asks_help, is_identifier};
 use crate::machine::config::{DumpSpec, NetPeer, NetdevSpec, NicSpec};
 
@@ -327,40 +327,27 @@ fn add_net(low: &mut Low<'_>, text: &str) -> Step {
     }
 }
 
-/// `-object`: of QEMU's objects, recordings of a network.
-pub(super) fn read_object(low: &mut Low<'_>, text: &str) -> Step {
-    let any = List { name: "object", implied: Some("qom-type"), keys: &[], merge: false };
-    let pairs = low.list(&any, text)?;
-    let kind = pairs.get("qom-type").unwrap_or_default();
-    if asks_help(kind) {
-        return Err(Stop::Print("List of user creatable objects:\n  filter-dump\n".to_owned(), 0));
-    }
-    if kind != "filter-dump" {
-        return Err(Stop::unsupported(format_args!("object '{kind}'")));
-    }
-    let Some(id) = &pairs.id else { return Err(ValueError::Missing { name: "id".into() }.into()) };
-    let keys = ["qom-type", "netdev", "file", "maxlen", "queue", "status"];
-    if let Some((key, _)) = pairs.pairs.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
-        return Err(Stop::here(format!("Invalid parameter '{key}'")));
-    }
-    if !matches!(pairs.get("status"), None | Some("on")) {
+/// `-object filter-dump`, whose keys are known ones.
+pub(super) fn add_dump(low: &mut Low<'_>, id: String, pairs: &[(String, String)]) -> Step {
+    let get = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    if !matches!(get("status"), None | Some("on")) {
         return Err(Stop::unsupported("filter-dump option 'status'"));
     }
-    let netdev = pairs.get("netdev").ok_or_else(|| Stop::here("Parameter 'netdev' is missing"))?;
-    let file = pairs.get("file").ok_or_else(|| Stop::here("dump filter needs 'file' property set!"))?;
-    let directions = match pairs.get("queue") {
+    let netdev = get("netdev").ok_or_else(|| Stop::here("Parameter 'netdev' is missing"))?;
+    let file = get("file").ok_or_else(|| Stop::here("dump filter needs 'file' property set!"))?;
+    let directions = match get("queue") {
         None | Some("all") => (true, true),
         Some("rx") => (false, true),
         Some("tx") => (true, false),
         Some(other) => return Err(Stop::here(format!("Parameter 'queue' does not accept value '{other}'"))),
     };
-    let max_len = match pairs.size("maxlen")? {
+    let max_len = match get("maxlen").map(|text| parse_integer("maxlen", text)).transpose()? {
         None => 65536,
         Some(0) => return Err(Stop::here("Property 'filter-dump.maxlen' doesn't take value '0'")),
         Some(len) => u32::try_from(len).unwrap_or(u32::MAX),
     };
     let origin = low.origin.clone();
-    let spec = DumpSpec { id: id.clone(), netdev: netdev.into(), file: file.into(), max_len, directions, origin };
+    let spec = DumpSpec { id, netdev: netdev.into(), file: file.into(), max_len, directions, origin };
     low.config.dumps.push(spec);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::low::Low;
+use super::network;
 use super::stop::{Step, Stop};
 use crate::keyval::value::{ValueError, parse_integer};
 use crate::keyval::{List, asks_help, is_identifier};
@@ -23,6 +24,16 @@ struct Type {
 
 /// Those that this version has, sorted.
 const TYPES: &[Type] = &[
+    Type {
+        name: "filter-dump",
+        properties: &[
+            ("file", Kind::Text),
+            ("maxlen", Kind::Int),
+            ("netdev", Kind::Text),
+            ("queue", Kind::Text),
+            ("status", Kind::Text),
+        ],
+    },
     Type {
         name: "iothread",
         properties: &[
@@ -53,7 +64,6 @@ const ABSENT: &[&str] = &[
     "cryptodev-vhost-user",
     "dbus-vmstate",
     "filter-buffer",
-    "filter-dump",
     "filter-mirror",
     "filter-redirector",
     "filter-replay",
@@ -148,11 +158,15 @@ pub(super) fn read(low: &mut Low<'_>, text: &str) -> Step {
     if !is_identifier(&id) {
         return Err(ValueError::Identifier { name: "id".into() }.into());
     }
-    if low.config.objects.iter().any(|other| other.id == id) {
+    let (objects, dumps) = (&low.config.objects, &low.config.dumps);
+    if objects.iter().any(|other| other.id == id) || dumps.iter().any(|other| other.id == id) {
         return Err(Stop::here(format!("Duplicate ID '{id}' for object")));
     }
     for (key, value) in &pairs {
         check(kind, key, value)?;
+    }
+    if kind.name == "filter-dump" {
+        return network::add_dump(low, id, &pairs);
     }
     low.config.objects.push(ObjectSpec { kind: name, id, properties: pairs, origin: low.origin.clone() });
     Ok(())

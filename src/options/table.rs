@@ -140,12 +140,6 @@ const NETWORK: &[Row] = &[
         network::read_netdev,
     ),
     row(
-        "object",
-        "filter-dump,id=ID,netdev=ID,file=FILE[,maxlen=N][,queue=all|rx|tx]",
-        "record a network's frames",
-        network::read_object,
-    ),
-    row(
         "nic",
         "TYPE[,model=CLASS][,mac=ADDRESS][,KEY=VALUE...]|none",
         "both sides in one; none: no network adapter",
