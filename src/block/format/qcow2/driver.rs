@@ -236,7 +236,7 @@ fn encryption_value(header: &Header, luks: Option<luks::Header>) -> Option<Value
         .map(|slot| {
             let offset = u64::from(slot.material) * 512;
             if slot.active {
-                json!({"active": true, "iters": slot.iterations, "stripes": slot.stripes, "key-offset": offset})
+                json!({"active": true, "iters": slot.iterations, "key-offset": offset, "stripes": slot.stripes})
             } else {
                 json!({"active": false, "key-offset": offset})
             }
