@@ -331,7 +331,9 @@ impl Map for QedMap {
         used.take(0, self.header.header);
         used.take(self.header.l1, self.header.table);
         let mut last = 0;
-        for index in 0..self.levels.shape.l1_entries {
+        // Entries past the end of the disk are never looked at: the largest tables have 134 million.
+        let reach = self.header.cluster.saturating_mul(self.levels.shape.l2_entries);
+        for index in 0..self.levels.shape.l1_entries.min(self.header.size.div_ceil(reach)) {
             let table = self.levels.l1_entry(index)?;
             if table == 0 {
                 continue;
