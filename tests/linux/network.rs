@@ -77,16 +77,19 @@ fn linux_uses_the_e1000() {
 }
 
 #[test]
+#[ignore = "takes minutes: scripts/test-boots"]
 fn linux_uses_the_virtio_card() {
     fetches("virtio-net-pci", "virtio_net");
 }
 
 #[test]
+#[ignore = "takes minutes: scripts/test-boots"]
 fn linux_uses_the_rtl8139() {
     fetches("rtl8139", "8139cp");
 }
 
 #[test]
+#[ignore = "takes minutes: scripts/test-boots"]
 fn linux_uses_the_ne2000() {
     fetches("ne2k_pci", "ne2k-pci");
 }
